@@ -1,0 +1,1 @@
+"""Search: who runs, where, and what becomes of it."""

@@ -1,0 +1,1 @@
+"""Spaces: what each method searches, as plain data with reasons."""

@@ -1,0 +1,1 @@
+"""Pure functions and small frozen types: episodes, networks, adaptation, patterns, cost."""
