@@ -1,0 +1,229 @@
+"""The sweep file: its typed schema and its defaults, which live here alone.
+
+``load_sweep`` reads a file, lays the ``--set`` options over it and checks everything before
+anything starts; every mistake is reported at once, with its place. ``dump_sweep`` writes what was
+understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads it
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from search import checks, registry
+from search.constraints import Constraint  # noqa: TC001 - pydantic reads it
+from search.documents import Document, read_mapping
+from search.entries import write_entry
+from search.errors import UserError, raise_problems
+from search.metrics import Direction  # noqa: TC001 - pydantic reads it
+from search.overrides import apply_overrides, resolve_paths
+from spaces._domains import Domain, Fixed, Space, Value
+
+QUICKSTART = Path(__file__).with_name("quickstart.yaml")
+
+_Path: TypeAlias = Annotated[Path, Field(strict=False), PlainSerializer(str)]
+_Count: TypeAlias = Annotated[int, Field(ge=1)]
+_Hours: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataConfig(_Section):
+    """The images and the tasks drawn from them.
+
+    Attributes:
+        source: A name from ``fewtune data list``.
+        ways: N, classes of a task.
+        shots: K, support images per class.
+        queries: Q, query images per class.
+        path: Where the source's archives or folders are; None: the directory ``FEWTUNE_DATA``.
+        split: A file that assigns classes to train, validation and test; None: the source's own.
+        size: Side of the images in pixels; None: the source's own.
+        channels: 1 grey, 3 colour; None: the source's own.
+        seed: Draws the glyphs and a split where none is given. Apart from the sweep's seed, so
+            that sweeps with different seeds see the same classes.
+    """
+
+    source: str = "glyphs"
+    ways: int = Field(default=5, ge=2)
+    shots: _Count = 1
+    queries: _Count = 15
+    path: _Path | None = None
+    split: _Path | None = None
+    size: int | None = Field(default=None, ge=8, le=512)
+    channels: Literal[1, 3] | None = None
+    seed: int = Field(default=0, ge=0)
+
+
+class BudgetConfig(_Section):
+    """What a sweep may cost; it stops at whichever comes first.
+
+    Attributes:
+        trials: Configurations tried.
+        iterations: Meta-iterations per trial.
+        hours: Wall-clock hours of the whole sweep; None: no limit.
+        gpu_hours: Hours times GPUs held by trials; None: no limit.
+    """
+
+    trials: _Count = 32
+    iterations: _Count = 2000
+    hours: _Hours | None = None
+    gpu_hours: _Hours | None = None
+
+
+class ResourcesConfig(_Section):
+    """What one trial holds while it runs.
+
+    Attributes:
+        cpu: CPU cores.
+        gpu: GPUs; below 1 it is a share of one, from 1 on a whole number.
+        concurrent: Trials at a time at most; None: as many as the resources allow.
+    """
+
+    cpu: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    gpu: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    concurrent: _Count | None = None
+
+
+class EvaluationConfig(_Section):
+    """How trials are scored.
+
+    Attributes:
+        validation_tasks: Tasks on which the table and the choice of a pattern rest.
+        test_tasks: Tasks on test classes, once, for the front at the end.
+        reports: Quick validations during a trial's training, evenly spread; early stopping
+            decides at these.
+    """
+
+    validation_tasks: _Count = 200
+    test_tasks: int = Field(default=600, ge=0)
+    reports: _Count = 10
+
+
+class EarlyStoppingConfig(_Section):
+    """When a trial is given up before its last meta-iteration.
+
+    Attributes:
+        enabled: Whether it is at all.
+        grace: Share of the meta-iterations that every trial gets.
+        reduction: Of this many trials at a rung, one goes on.
+    """
+
+    enabled: bool = True
+    grace: float = Field(default=0.2, gt=0, le=1)
+    reduction: float = Field(default=3.0, gt=1, allow_inf_nan=False)
+
+
+def _objectives() -> Mapping[str, Direction]:
+    return {"accuracy": "max", "student_params": "min", "adapt_ms": "min"}
+
+
+class SweepConfig(_Section):
+    """One sweep, as its file says it.
+
+    Attributes:
+        method: A name from ``fewtune methods``.
+        space: The parameters whose domain differs from the method's own; a value fixes one.
+        objectives: Metric -> direction.
+        constraints: Bounds that a trial must keep to be feasible.
+        seed: Of the sampler and of every trial.
+        storage: Directory, or address with ``://``, under which run directories are made.
+        name: Of the run; None: made from the method, the data and the time.
+    """
+
+    method: str
+    data: DataConfig = DataConfig()
+    space: Mapping[str, Domain] = Field(default_factory=dict)
+    objectives: Mapping[str, Direction] = Field(default_factory=_objectives)
+    constraints: tuple[Constraint, ...] = ()
+    budget: BudgetConfig = BudgetConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    seed: int = Field(default=0, ge=0)
+    storage: str = "runs"
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+
+    def resolved_space(self) -> Space:
+        """Return the method's own space with this file's entries in place, in order of draws.
+
+        Entries for parameters the method does not search by itself come last.
+        """
+        return {**registry.space(self.method), **self.space}
+
+    def fixed(self) -> dict[str, Value]:
+        """Return the values of the parameters that are set, not drawn."""
+        space = self.resolved_space()
+        return {name: d.value for name, d in space.items() if isinstance(d, Fixed)}
+
+    def feasible(self, metrics: Mapping[str, object]) -> bool:
+        """Tell whether a trial's metrics keep every constraint."""
+        return all(constraint.holds(metrics) for constraint in self.constraints)
+
+
+def load_sweep(
+    path: Path | None, overrides: tuple[str, ...] | list[str] = (), *, settings: bool = True
+) -> SweepConfig:
+    """Read and check a sweep file.
+
+    Args:
+        path: The file; None is the quickstart, which is part of the package.
+        overrides: ``key=value`` as given to ``--set``; a relative path among them is relative to
+            the working directory, one in the file to the file.
+        settings: Whether to hold ``space`` against the method's settings, which imports torch.
+            Leave it out only for a file that was checked before, such as a run's own.
+
+    Raises:
+        UserError: Everything that is wrong with the file and the overrides, at once.
+    """
+    if path is None:
+        document, source = read_mapping(QUICKSTART.read_text("utf-8"), "quickstart"), "quickstart"
+    else:
+        document, source = _read(path), str(path)
+        resolve_paths(document.values, path.absolute().parent)
+    document.problems += apply_overrides(document, overrides)
+    return parse_sweep(document, source, settings=settings)
+
+
+def parse_sweep(document: Document, source: str, *, settings: bool = True) -> SweepConfig:
+    """Check a document against the schema.
+
+    Raises:
+        UserError: Everything that is wrong with it, at once.
+    """
+    config, problems = checks.check(document, SweepConfig, settings=settings)
+    raise_problems(source, [*document.problems, *problems])
+    if config is None:
+        raise AssertionError("a file without problems has a configuration")
+    return config
+
+
+def dump_sweep(config: SweepConfig) -> str:
+    """Write a sweep file that ``load_sweep`` reads back as the same configuration.
+
+    Paths are written absolute, so that the file can be moved.
+    """
+    plain: dict[str, Any] = config.model_dump(exclude={"space", "constraints"})
+    plain["space"] = {name: write_entry(domain) for name, domain in config.space.items()}
+    plain["constraints"] = [constraint.text() for constraint in config.constraints]
+    ordered = {name: plain[name] for name in SweepConfig.model_fields}
+    resolve_paths(ordered, Path.cwd())
+    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _read(path: Path) -> Document:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"There is no sweep file {path}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text file: byte {error.start} is not UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    return read_mapping(text, str(path))
