@@ -1,0 +1,152 @@
+"""How every method ends: the (pattern, step) table, the choice under epsilon, the test score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainables._core import evaluate
+from trainables._core.episodes import Episodes, Sampler, resized
+from trainables._core.patterns import candidates, choose
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trainables._core.episodes import ImageData, TaskShape
+    from trainables._core.evaluate import Setting
+    from trainables._core.layers import Params
+    from trainables._core.networks import Network
+    from trainables._core.patterns import Score
+    from trainables._core.student import Student
+
+CHUNK = 25  # tasks scored at once: memory against overhead, our default
+VALIDATION_SEED, TEST_SEED, FRESH_SEED = 1_000_003, 2_000_003, 3_000_017
+
+Metric = float | int | str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished trial hands over."""
+
+    metrics: dict[str, Metric]
+    table: list[dict[str, Metric]]
+    student: Student
+
+
+def at_size(tasks: Iterator[Episodes], size: int) -> Iterator[Episodes]:
+    """The same episodes with images of ``size`` px."""
+    for e in tasks:
+        yield replace(e, support=resized(e.support, size), query=resized(e.query, size))
+
+
+def trained_pattern(network: Network, adapts: str) -> str:
+    """The pattern of meta-training: all layers, the head (ANIL) or the body (BOIL)."""
+    depth = len(network.body)
+    return {"all": "1" * (depth + 1), "head": "0" * depth + "1", "body": "1" * depth + "0"}[adapts]
+
+
+def allowed(trained: str, which: str) -> list[str]:
+    """The patterns a model may be adapted with, the one it was trained with among them.
+
+    Layers that meta-training never adapted (ANIL's body, BOIL's head) stay as they are.
+
+    >>> allowed("110", "all")
+    ['010', '100', '110']
+    """
+    within = [
+        p for p in candidates(len(trained), which)
+        if all(t == "1" for bit, t in zip(p, trained, strict=True) if bit == "1")
+    ]
+    return within if trained in within else [*within, trained]
+
+
+def measure(
+    network: Network, meta: Params, sampler: Sampler, setting: Setting, seed: int, tasks: int,
+    patterns: Mapping[str, list[int]],
+) -> list[Score]:
+    """The table on ``tasks`` fixed tasks, times measured on the first of them."""
+    size = network.into[-1]
+    accuracies = evaluate.score(
+        network, meta, at_size(sampler.fixed(seed, tasks, CHUNK), size), setting, patterns
+    )
+    one = next(at_size(sampler.fixed(seed, 1, 1), size))
+    times = {p: evaluate.milliseconds(network, meta, one, setting, p) for p in patterns}
+    images = one.support.shape[0] * (1 + setting.views)
+    return evaluate.table(network, accuracies, times, setting, images)
+
+
+def conclude(
+    network: Network, meta: Params, sampler: Sampler, setting: Setting, *, seed: int, tasks: int,
+    epsilon: float, which: str, trained: str,
+) -> tuple[dict[str, Metric], list[Score]]:
+    """The metrics every method reports and the whole table.
+
+    Times are one task at a time on this device; a pattern is chosen by multiply-accumulates.
+    """
+    wanted = {p: list(range(1, setting.steps + 1)) for p in allowed(trained, which)}
+    rows = measure(network, meta, sampler, setting, seed, tasks, wanted)
+    chosen, full = choose(rows, epsilon, reference=trained)
+    other = replace(setting, inductive=not setting.inductive)
+    beside = evaluate.score(
+        network, meta, at_size(sampler.fixed(seed, tasks, CHUNK), network.into[-1]), other,
+        {chosen.pattern: [chosen.step]},
+    )
+    name = "accuracy_transductive" if setting.inductive else "accuracy_inductive"
+    metrics: dict[str, Metric] = {
+        "accuracy": chosen.accuracy,
+        "accuracy_ci95": chosen.ci95,
+        "accuracy_full": full.accuracy,
+        "quality_drop": full.accuracy - chosen.accuracy,
+        "pattern": chosen.pattern,
+        "inner_steps": chosen.step,
+        "adapt_ms": chosen.adapt_ms,
+        "adapt_speedup": full.adapt_ms / chosen.adapt_ms,
+        "adapt_macs": chosen.adapt_macs,
+        "student_params": network.parameters(),
+        "student_macs": network.macs(setting.ways),
+        name: evaluate.interval(beside[chosen.pattern, chosen.step])[0],
+    }
+    return metrics, rows
+
+
+def as_rows(table: list[Score]) -> list[dict[str, Metric]]:
+    """The table as plain rows for JSON."""
+    return [asdict(row) for row in table]
+
+
+def test_student(
+    student: Student, data: ImageData, shape: TaskShape, *, tasks: int, seed: int,
+    device: str = "cpu",
+) -> dict[str, Metric]:
+    """The chosen pattern on classes nobody has selected on; called once, at the very end.
+
+    Args:
+        student: the finished student.
+        data: the data set whose test classes are drawn from.
+        shape: ways, shots and queries.
+        tasks: number of test tasks.
+        seed: of the sweep; the tasks are the same for every student of it.
+        device: where to adapt.
+
+    Returns:
+        ``test_accuracy`` and ``test_accuracy_ci95`` (half-width).
+    """
+    sampler = Sampler(data.test, data, shape, device)
+    values = student_accuracies(student, sampler, seed + TEST_SEED, tasks)
+    mean, ci95 = evaluate.interval(values)
+    return {"test_accuracy": mean, "test_accuracy_ci95": ci95}
+
+
+def student_accuracies(student: Student, sampler: Sampler, seed: int, tasks: int) -> torch.Tensor:
+    """Accuracy of every task ``[tasks]`` with the student's own pattern and steps."""
+    spec = student.spec
+    network, meta = spec.network(), {n: p.to(sampler.device) for n, p in student.params.items()}
+    episodes = at_size(sampler.fixed(seed, tasks, CHUNK), spec.input_size)
+    setting = spec.setting(sampler.shape.ways)
+    found = evaluate.score(network, meta, episodes, setting, {spec.pattern: [spec.inner_steps]})
+    return next(iter(found.values()))
+

@@ -1,0 +1,162 @@
+"""Scores of adapted tasks: the (pattern, step) table, accuracies and their intervals.
+
+Every pattern meets the same tasks, so that differences are paired. One adaptation of T steps
+scores every t <= T. Patterns with the same lowest updated layer share one pass of the frozen
+prefix over the query images.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainables._core import cost
+from trainables._core.adapt import Rule, adapt
+from trainables._core.patterns import Score, first_updated
+from trainables._core.views import with_views
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from trainables._core.adapt import Adapted
+    from trainables._core.episodes import Episodes
+    from trainables._core.networks import Network
+
+TIMED_RUNS = 7  # adaptations per pattern whose median is the time: our default
+WARM_UP_RUNS = 2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a student adapts and is judged, wherever it does so."""
+
+    steps: int
+    rate: float
+    ways: int
+    views: int
+    inductive: bool
+
+    def rule(self, pattern: str, steps: int | None = None) -> Rule:
+        """The rule of one pattern under this setting."""
+        return Rule(pattern, self.steps if steps is None else steps, self.rate, self.ways)
+
+
+Accuracies = dict[tuple[str, int], torch.Tensor]  # (pattern, step) -> [tasks]
+
+
+def interval(values: torch.Tensor) -> tuple[float, float]:
+    """Mean and half-width of its 95 % interval (normal approximation) over tasks."""
+    mean = float(values.double().mean())
+    if len(values) < 2:
+        return mean, float("inf")
+    return mean, 1.96 * float(values.double().std()) / len(values) ** 0.5
+
+
+def adapted(
+    network: Network, meta: Mapping[str, torch.Tensor], episodes: Episodes, setting: Setting,
+    pattern: str, steps: int | None = None,
+) -> Adapted:
+    """The tasks adapted as a device would: the support set, its views, plain labels."""
+    support = with_views(episodes.support, episodes.tasks, setting.views)
+    labels = episodes.support_labels.repeat(1 + setting.views)
+    return adapt(network, meta, support, labels, setting.rule(pattern, steps))
+
+
+def correct(z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Accuracy of every task ``[B]`` from logits ``[B, M, N]`` and labels ``[M]``."""
+    return (z.argmax(-1) == labels).float().mean(1)
+
+
+@torch.no_grad()
+def score(
+    network: Network, meta: Mapping[str, torch.Tensor], tasks: Iterable[Episodes],
+    setting: Setting, wanted: Mapping[str, Sequence[int]],
+) -> Accuracies:
+    """Accuracies of patterns on the same tasks.
+
+    Args:
+        network: the student.
+        meta: its meta-parameters.
+        tasks: batches of episodes.
+        setting: steps, rate, ways, views and mode.
+        wanted: pattern -> the steps t at which it is scored.
+
+    Returns:
+        ``[tasks]`` accuracies for every pattern and step.
+    """
+    found: dict[tuple[str, int], list[torch.Tensor]] = {}
+    for episodes in tasks:
+        query, level, known = episodes.query, 0, 0
+        for pattern in sorted(wanted, key=first_updated):
+            run = adapted(network, meta, episodes, setting, pattern, max(wanted[pattern]))
+            if run.start > level:  # lift the query images to this pattern's l0
+                span = slice(level, run.start)
+                stats = run.prefix_stats.replayed(known) if setting.inductive else None
+                query = network.run(meta, query, episodes.tasks, stats, span)
+                level, known = run.start, len(run.prefix_stats.values)
+            for step in wanted[pattern]:
+                stats = run.statistics(step) if setting.inductive else None
+                z = run.logits(step, query, stats, from_prefix=True)
+                found.setdefault((pattern, step), []).append(correct(z, episodes.query_labels))
+    return {key: torch.cat(parts) for key, parts in found.items()}
+
+
+def milliseconds(
+    network: Network, meta: Mapping[str, torch.Tensor], episodes: Episodes, setting: Setting,
+    pattern: str, runs: int = TIMED_RUNS,
+) -> list[float]:
+    """Median milliseconds from a task's support images to the student after t = 0..T steps.
+
+    One task at a time, as a device adapts; the passes that prepare prediction (the statistics of
+    the support set) are included.
+
+    Args:
+        network: the student.
+        meta: its meta-parameters.
+        episodes: one task.
+        setting: steps, rate, ways, views and mode.
+        pattern: what is updated.
+        runs: timed repetitions, after a warm-up.
+    """
+    laps: list[list[float]] = []
+    for _ in range(WARM_UP_RUNS + runs):
+        marks = [_now(episodes.support)]
+        support = with_views(episodes.support, 1, setting.views)
+        labels = episodes.support_labels.repeat(1 + setting.views)
+        run = adapt(
+            network, meta, support, labels, setting.rule(pattern),
+            tick=lambda: marks.append(_now(episodes.support)),
+        )
+        before = _now(episodes.support)
+        if setting.inductive:
+            with torch.no_grad():
+                run.statistics(setting.steps)
+        last = _now(episodes.support) - before
+        laps.append([(m - marks[0] + last) * 1e3 for m in marks[1:]])
+    return [statistics.median(column) for column in zip(*laps[WARM_UP_RUNS:], strict=True)]
+
+
+def _now(tensor: torch.Tensor) -> float:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()
+
+
+def table(
+    network: Network, accuracies: Accuracies, times: Mapping[str, Sequence[float]],
+    setting: Setting, images: int,
+) -> list[Score]:
+    """Rows of accuracy, time and multiply-accumulates; ``images`` are a task's, with views."""
+    rows = []
+    for (pattern, step), values in accuracies.items():
+        accuracy, ci95 = interval(values)
+        macs = cost.adapt_macs(
+            network, pattern, steps=step, ways=setting.ways, images=images,
+            inductive=setting.inductive,
+        )
+        rows.append(Score(pattern, step, accuracy, ci95, times[pattern][step], macs))
+    return rows

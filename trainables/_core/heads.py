@@ -1,0 +1,93 @@
+"""The head: a linear classifier whose start decides how many classes a task may have.
+
+``prototype`` (Proto-MAML, Triantafillou et al. 2020): w_c = 2 s mu_c, b_c = -s |mu_c|^2, any
+number of classes; zero steps of it is a prototype classifier. The learned scale s is our addition:
+with s = 1 the support predictions saturate before the first step.
+``shared`` (Ye & Chao 2022): one meta-learned vector copied to every class, any number of classes.
+``linear`` (MAML): a meta-learned row per class; the number of classes is fixed at training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainables._core.layers import Params
+
+HEADS = ("linear", "prototype", "shared")
+START_SPREAD = 16.0  # s starts at this over F, logits of a few units: our default, measured
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last layer: ``features`` numbers F in, one logit per class out."""
+
+    kind: str
+    features: int
+    ways: int  # classes at training; binding for "linear" alone
+    name: str = "head"
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh meta-parameters of the head."""
+        if self.kind == "prototype":
+            return {"head.scale": torch.tensor(START_SPREAD / self.features)}
+        rows = () if self.kind == "shared" else (self.ways,)
+        weight = torch.randn(*rows, self.features, generator=generator) * self.features**-0.5
+        return {"head.weight": weight, "head.bias": torch.zeros(rows)}
+
+    def parameters(self) -> int:
+        """Numbers stored before a task: the classifier of a task comes on top of these."""
+        if self.kind == "prototype":
+            return 1
+        return (self.features + 1) * (1 if self.kind == "shared" else self.ways)
+
+    def macs(self, ways: int) -> int:
+        """Multiply-accumulates of one image's logits."""
+        return self.features * ways
+
+    def start(
+        self, params: Mapping[str, torch.Tensor], features: torch.Tensor, labels: torch.Tensor,
+        ways: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The classifier a task starts with.
+
+        Args:
+            params: the network's meta-parameters.
+            features: support features ``[B, M, F]``.
+            labels: classes ``[M]`` in 0..ways-1, the same order in every task.
+            ways: classes of these tasks.
+
+        Returns:
+            Weights ``[B, N, F]`` and biases ``[B, N]``, each task's own.
+
+        Raises:
+            ValueError: a linear head meets a number of classes it was not trained for.
+        """
+        tasks = features.shape[0]
+        if self.kind == "prototype":
+            one_hot = F.one_hot(labels, ways).to(features.dtype)
+            means = (one_hot / one_hot.sum(0)).T @ features
+            scale = params["head.scale"]
+            return 2 * scale * means, -scale * means.square().sum(-1)
+        weight, bias = params["head.weight"], params["head.bias"]
+        if self.kind == "shared":
+            return weight.expand(tasks, ways, -1), bias.expand(tasks, ways)
+        if weight.shape[0] != ways:
+            msg = (
+                f"This student's linear head was trained for {weight.shape[0]} classes, and the "
+                f"task has {ways}; give it {weight.shape[0]} classes, or train a student whose "
+                f"head fits any number (student.head: prototype or shared)."
+            )
+            raise ValueError(msg)
+        return weight.expand(tasks, -1, -1), bias.expand(tasks, -1)
+
+
+def logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """``[B, M, F], [B, N, F], [B, N] -> [B, M, N]``."""
+    return torch.baddbmm(bias.unsqueeze(1), features, weight.transpose(1, 2))

@@ -1,0 +1,143 @@
+"""Networks as lists of named layers: Conv-4 students and teachers, ResNet teachers.
+
+A pattern has one bit per layer, input side first, head last: for Conv-4 each convolution, for a
+ResNet its stem and stages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainables._core.heads import Head
+from trainables._core.layers import ConvBlock, Layer, Params, ResidualStage, Shape, Statistics, Stem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TEACHERS = ("conv4", "resnet12", "resnet18", "resnet50")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A body of named layers and a head over its flattened (or averaged) last map."""
+
+    body: tuple[Layer, ...]
+    head: Head
+    pooled: bool  # the head reads the average over the last map (ResNets), not all of it (Conv-4)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the pattern's bits, input side first."""
+        return (*(layer.name for layer in self.body), self.head.name)
+
+    @property
+    def into(self) -> Shape:
+        """C, H, W of its input images."""
+        return self.body[0].into
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh meta-parameters theta, drawn from the generator alone."""
+        params: Params = {}
+        for layer in self.body:
+            params |= layer.init(generator)
+        return params | self.head.init(generator)
+
+    def parameters(self) -> int:
+        """Numbers the network stores before it meets a task."""
+        return sum(layer.parameters() for layer in self.body) + self.head.parameters()
+
+    def macs(self, ways: int) -> int:
+        """Multiply-accumulates of one image's prediction among ``ways`` classes."""
+        return sum(layer.macs() for layer in self.body) + self.head.macs(ways)
+
+    def names(self, layer: str) -> list[str]:
+        """Parameter names of one body layer."""
+        found = next(x for x in self.body if x.name == layer)
+        suffixes = ("weight", "gain", "bias")
+        return [f"{layer}.{c.name}.{suffix}" for c in found.convs() for suffix in suffixes]
+
+    def run(
+        self, params: Mapping[str, torch.Tensor], x: torch.Tensor, tasks: int,
+        stats: Statistics | None = None, span: slice = slice(None),
+    ) -> torch.Tensor:
+        """The body's layers in ``span``. ``[M, B*C, H, W] -> [M, B*C', H', W']``."""
+        for layer in self.body[span]:
+            x = layer.forward(params, x, tasks, stats)
+        return x
+
+    def features(self, x: torch.Tensor, tasks: int) -> torch.Tensor:
+        """What the head reads. ``[M, B*C, H, W] -> [B, M, F]``."""
+        if self.pooled:
+            x = x.mean((2, 3))
+        return x.reshape(x.shape[0], tasks, -1).transpose(0, 1)
+
+
+def conv4(
+    into: Shape, *, width: int, depth: int = 4, norm: str = "batch", head: str = "prototype",
+    down: str = "stride", ways: int = 5,
+) -> Network:
+    """The Conv-4 family (MAML paper): ``depth`` blocks of ``width`` filters, then the head.
+
+    Raises:
+        ValueError: the images are too small to be halved ``depth`` times.
+    """
+    layers: list[Layer] = []
+    shape = into
+    for index in range(depth):
+        layer = ConvBlock(f"conv{index + 1}", shape, width, norm, down)
+        if min(layer.out[1:]) < 1:
+            msg = f"{depth} halvings need images of at least {2**depth} px, found {into[1]}x{into[2]} px; use fewer blocks (student.depth) or a larger size."
+            raise ValueError(msg)
+        layers.append(layer)
+        shape = layer.out
+    return Network(tuple(layers), Head(head, shape[0] * shape[1] * shape[2], ways), pooled=False)
+
+
+def _resnet(
+    into: Shape, kind: str, widths: tuple[int, ...], blocks: tuple[int, ...], stem: int,
+    norm: str, head: Head,
+) -> Network:
+    layers: list[Layer] = []
+    shape = into
+    if stem:
+        layers.append(Stem("stem", shape, stem, norm))
+        shape = layers[-1].out
+    for index, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        stride = 1 if index == 0 or kind == "triple" else 2
+        layers.append(ResidualStage(f"stage{index + 1}", shape, width, norm, kind, count, stride))
+        shape = layers[-1].out
+    return Network(tuple(layers), head, pooled=True)
+
+
+def teacher(
+    kind: str, into: Shape, *, width: int, norm: str = "batch", head: str = "prototype",
+    ways: int = 5,
+) -> Network:
+    """A teacher by name. ``width`` is the first stage's; the others keep the family's ratios.
+
+    Published widths: ResNet-12 64 (64-160-320-640), ResNet-18 64, ResNet-50 64 (256 after
+    expansion). The stem is 3x3 without pooling, for images of 28-84 px [our default].
+
+    Raises:
+        ValueError: the kind is not one of ``TEACHERS``, or the images are too small.
+    """
+    if kind == "conv4":
+        return conv4(into, width=width, norm=norm, head=head, ways=ways)
+    if kind == "resnet12":
+        widths = (width, width * 5 // 2, width * 5, width * 10)
+        return _resnet(into, "triple", widths, (1, 1, 1, 1), 0, norm, Head(head, widths[-1], ways))
+    if kind == "resnet18":
+        widths = (width, width * 2, width * 4, width * 8)
+        blocks = (2, 2, 2, 2)
+        return _resnet(into, "basic", widths, blocks, width, norm, Head(head, widths[-1], ways))
+    if kind == "resnet50":
+        widths = (width * 4, width * 8, width * 16, width * 32)
+        blocks = (3, 4, 6, 3)
+        return _resnet(
+            into, "bottleneck", widths, blocks, width, norm, Head(head, widths[-1], ways)
+        )
+    msg = f"A teacher is one of {', '.join(TEACHERS)}; found {kind!r}."
+    raise ValueError(msg)

@@ -1,0 +1,180 @@
+"""What a learner works with: a student, its meta-parameters, its source of episodes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainables._core import evaluate, networks
+from trainables._core.adapt import adapt
+from trainables._core.ending import VALIDATION_SEED, Outcome, as_rows, at_size, conclude, trained_pattern
+from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape, resized
+from trainables._core.evaluate import Setting
+from trainables._core.outer import query_logits, task_loss
+from trainables._core.student import Student, StudentSpec
+from trainables._core.views import with_views
+
+if TYPE_CHECKING:
+    from trainables._core.layers import Params
+    from trainables._core.networks import Network
+    from trainables._core.outer import MetaOptimiser
+    from trainables._core.settings import MethodConfig, StudentSettings
+
+
+def student_network(
+    student: StudentSettings, *, channels: int, size: int, ways: int
+) -> Network:
+    """The student of a configuration for images of ``size`` px.
+
+    Raises:
+        ValueError: the images are too small for its depth.
+    """
+    side = student.size or size
+    return networks.conv4(
+        (channels, side, side), width=student.width, depth=student.depth, norm=student.norm,
+        head=student.head, down=student.down, ways=ways,
+    )
+
+
+@dataclass
+class Rig:
+    """One network being meta-trained: the student, or a teacher that stands in for it."""
+
+    network: Network
+    meta: Params
+    kind: str  # conv4, or the teacher's name
+    width: int
+    config: MethodConfig
+    data: ImageData
+    shape: TaskShape
+    seed: int
+    train: Sampler
+    validation: Sampler
+    generator: torch.Generator
+    seconds: float = 0.0  # spent in meta-training, saved with the checkpoint
+
+    @property
+    def setting(self) -> Setting:
+        """How the student adapts under this configuration."""
+        c = self.config
+        return Setting(
+            c.inner_steps, c.inner_rate, self.shape.ways, c.views, c.normalisation == "inductive"
+        )
+
+    @property
+    def pattern(self) -> str:
+        """The pattern of meta-training."""
+        return trained_pattern(self.network, self.config.adapts)
+
+    def episodes(self) -> Episodes:
+        """The next meta-batch, at the data's own size."""
+        return self.train.draw(self.generator, self.config.meta_batch)
+
+    def sized(self, episodes: Episodes) -> Episodes:
+        """The same episodes at the size the network reads."""
+        size = self.network.into[-1]
+        return replace(
+            episodes, support=resized(episodes.support, size), query=resized(episodes.query, size)
+        )
+
+
+def build(
+    network: Network, kind: str, width: int, config: MethodConfig, data: ImageData,
+    shape: TaskShape, *, seed: int, device: str,
+) -> Rig:
+    """A fresh network with its samplers; weights and episodes follow from the seed alone."""
+    weights = torch.Generator().manual_seed(seed)
+    meta = {n: p.to(device) for n, p in network.init(weights).items()}
+    return Rig(
+        network, meta, kind, width, config, data, shape, seed,
+        Sampler(data.train, data, shape, device), Sampler(data.validation, data, shape, device),
+        torch.Generator().manual_seed(seed + 1),
+    )
+
+
+def student_rig(
+    config: MethodConfig, data: ImageData, shape: TaskShape, *, seed: int, device: str
+) -> Rig:
+    """The rig of a configuration's student."""
+    c = config.student
+    network = student_network(c, channels=data.channels, size=data.size, ways=shape.ways)
+    return build(network, "conv4", c.width, config, data, shape, seed=seed, device=device)
+
+
+def known_before(network: Network, ways: int) -> dict[str, float]:
+    """Metrics that need no training."""
+    return {"student_params": network.parameters(), "student_macs": network.macs(ways)}
+
+
+def maml_step(rig: Rig, outer: MetaOptimiser) -> dict[str, float]:
+    """One meta-iteration of MAML on the next meta-batch."""
+    episodes = rig.sized(rig.episodes())
+    setting = rig.setting
+    support = with_views(episodes.support, episodes.tasks, setting.views)
+    labels = episodes.support_labels.repeat(1 + setting.views)
+    run = adapt(
+        rig.network, rig.meta, support, labels, setting.rule(rig.pattern), train=True,
+        second_order=rig.config.order == "second",
+    )
+    z = query_logits(run, episodes.query, inductive=setting.inductive)
+    loss = task_loss(z, episodes.query_labels)
+    norm = outer.step(loss)
+    hits = (z.detach().argmax(-1) == episodes.query_labels).float().mean()
+    return {"loss": loss.item(), "train_accuracy": hits.item(), "gradient_norm": norm}
+
+
+def quick_accuracy(rig: Rig, tasks: int, offset: int = 0) -> float:
+    """Accuracy of the trained pattern after T steps on the first validation tasks."""
+    setting = rig.setting
+    batches = at_size(rig.validation.fixed(offset + VALIDATION_SEED, tasks, 25), rig.network.into[-1])
+    wanted = {rig.pattern: [setting.steps]}
+    found = evaluate.score(rig.network, rig.meta, batches, setting, wanted)
+    return evaluate.interval(found[rig.pattern, setting.steps])[0]
+
+
+def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
+    """The common ending: table, choice, student."""
+    c = rig.config
+    meta = {n: p.detach() for n, p in rig.meta.items()}
+    metrics, table = conclude(
+        rig.network, meta, rig.validation, rig.setting, seed=offset + VALIDATION_SEED,
+        tasks=tasks, epsilon=c.epsilon, which=c.patterns, trained=rig.pattern,
+    )
+    metrics["train_seconds"] = rig.seconds
+    metrics["normalisation"] = c.normalisation
+    spec = StudentSpec(
+        kind=rig.kind, width=rig.width, depth=c.student.depth, norm=c.student.norm,
+        head=c.student.head, down=c.student.down, ways=rig.shape.ways, channels=rig.data.channels,
+        size=rig.data.size, input_size=rig.network.into[-1], mean=rig.data.mean, std=rig.data.std,
+        pattern=metrics["pattern"], layers=rig.network.layers, inner_steps=metrics["inner_steps"],
+        inner_rate=c.inner_rate, views=c.views, normalisation=c.normalisation,
+    )
+    cpu = {n: p.cpu().clone() for n, p in meta.items()}
+    return Outcome(metrics, as_rows(table), Student(spec, cpu))
+
+
+class Stopwatch:
+    """Adds the time inside a ``with`` to the rig's seconds."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._rig.seconds += time.perf_counter() - self._start
+
+
+def rig_state(rig: Rig) -> dict[str, Any]:
+    """The parts of a snapshot that are no optimiser's."""
+    return {"generator": rig.generator.get_state(), "seconds": rig.seconds}
+
+
+def load_rig_state(rig: Rig, state: dict[str, Any]) -> None:
+    """Goes on with the episodes that would have come next."""
+    rig.generator.set_state(state["generator"])
+    rig.seconds = state["seconds"]
