@@ -66,14 +66,12 @@ def decode_classes(
     with quiet_pillow(), ThreadPoolExecutor(workers) as pool:
         if builder.channels is None:
             builder.channels = _majority([c for split in SPLITS for c in listed[split]])
-        group = 0
         for split in SPLITS:
-            for one in listed[split]:
+            for group, one in enumerate(listed[split]):
                 images = _decode_class(builder, one, pool)
                 for quarter in range(4 if rotations else 1):
                     name = f"{one.name}@{90 * quarter}" if quarter else one.name
                     builder.add(split, name, group, np.rot90(images, quarter, axes=(2, 3)))
-                group += 1
 
 
 def _decode_class(builder: Builder, one: ClassFiles, pool: ThreadPoolExecutor) -> Bytes:

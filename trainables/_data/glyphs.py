@@ -133,7 +133,7 @@ def _render(lines: Reals, pen: float, size: int) -> Bytes:
     width = max(1, round(pen * side / 2))
     radius = width / 2
     for line in (lines + 1) * (side / 2):
-        pencil.line(line.ravel().tolist(), fill=0, width=width, joint="curve")
+        pencil.line(line.ravel().tolist(), fill=0, width=width)
         for x, y in (line[0], line[-1]):
             pencil.ellipse((x - radius, y - radius, x + radius, y + radius), fill=0)
     return np.asarray(image.reduce(fine))
@@ -166,8 +166,8 @@ def _plan(request: Request) -> Plan:
     def build(builder: Builder) -> None:
         builder.origin = f"seed {request.seed}"
         builder.channels = request.channels or 1
-        group = 0
         for split in SPLITS:
+            group = 0
             for alphabet in range(ALPHABETS[split]):
                 for c, images in enumerate(draw(request.seed, split, alphabet, request.size)):
                     name = f"{split}{alphabet + 1:02d}/character{c + 1:02d}"
