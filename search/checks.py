@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+NAME_FORM = (
+    "A name has up to 100 letters, digits, dots, dashes and underscores and starts with a letter "
+    "or a digit"
+)
 _BY_HAND = ("space", "objectives", "constraints")
 
 
@@ -81,7 +85,8 @@ def _space(
             if settings:
                 _try_values(method, name, domains[name])
         except (UserError, ValueError) as error:
-            problems.append(document.problem(place, str(error)))
+            said = str(error).removeprefix(f"{name}: ")
+            problems.append(document.problem(place, said))
     return domains
 
 
@@ -121,7 +126,7 @@ def _objectives(document: Document, problems: list[Problem]) -> dict[str, str]:
             problems.append(
                 document.problem(place, f"A direction is max or min; found {kind(direction)}.")
             )
-    return dict(raw)
+    return {name: way for name, way in raw.items() if way in ("max", "min")}
 
 
 def _constraints(document: Document, problems: list[Problem]) -> tuple[Constraint, ...]:
@@ -216,10 +221,7 @@ _EXPECTED = {
     "string_type": "Expected a word",
     "path_type": "Expected a path",
     "model_type": "Expected a mapping of keys to values",
-    "string_pattern_mismatch": (
-        "A name has up to 100 letters, digits, dots, dashes and underscores and starts with a "
-        "letter or a digit"
-    ),
+    "string_pattern_mismatch": NAME_FORM,
 }
 
 

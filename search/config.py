@@ -7,6 +7,7 @@ understood.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads it
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -23,6 +24,7 @@ from search.metrics import Direction  # noqa: TC001 - pydantic reads it
 from search.overrides import apply_overrides, resolve_paths
 from spaces._domains import Domain, Fixed, Space, Value
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 
 _Path: TypeAlias = Annotated[Path, Field(strict=False), PlainSerializer(str)]
@@ -148,7 +150,7 @@ class SweepConfig(_Section):
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     seed: int = Field(default=0, ge=0)
     storage: str = "runs"
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
 
     def resolved_space(self) -> Space:
         """Return the method's own space with this file's entries in place, in order of draws.
@@ -204,6 +206,16 @@ def parse_sweep(document: Document, source: str, *, settings: bool = True) -> Sw
     return config
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that is no plain directory name.
+
+    Raises:
+        UserError: It holds other signs than letters, digits, dots, dashes and underscores.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"{checks.NAME_FORM}; found {name!r}.")
+
+
 def dump_sweep(config: SweepConfig) -> str:
     """Write a sweep file that ``load_sweep`` reads back as the same configuration.
 
@@ -214,7 +226,9 @@ def dump_sweep(config: SweepConfig) -> str:
     plain["constraints"] = [constraint.text() for constraint in config.constraints]
     ordered = {name: plain[name] for name in SweepConfig.model_fields}
     resolve_paths(ordered, Path.cwd())
-    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(
+        ordered, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    )
 
 
 def _read(path: Path) -> Document:

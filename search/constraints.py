@@ -47,12 +47,7 @@ class Constraint:
                 f"found `{text.strip()}`."
             )
         metric, op, number = form.groups()
-        if metric not in METRICS:
-            raise UserError(
-                f"`{text.strip()}` names no metric: {metric} is unknown. {suggest(metric, USABLE)}"
-            )
-        if reason := refusal(metric):
-            raise UserError(reason)
+        _check_metric(metric, text)
         if op not in ("<=", ">=", "<", ">"):
             raise UserError(
                 f"A constraint compares with <=, >=, < or >; `{text.strip()}` has {op}."
@@ -83,6 +78,32 @@ class Constraint:
         """Write the constraint so that ``parse`` reads it back."""
         whole = self.bound.is_integer() and abs(self.bound) < 1e15
         return f"{self.metric} {self.op} {int(self.bound) if whole else repr(self.bound)}"
+
+
+def read_bound(text: str) -> tuple[str, float]:
+    """Read ``metric=number`` as the command line gives it.
+
+    Raises:
+        UserError: The form, the metric or the number is wrong.
+
+    Example:
+        >>> read_bound("adapt_ms=2.5")
+        ('adapt_ms', 2.5)
+    """
+    metric, equals, number = (part.strip() for part in text.partition("="))
+    if not equals or not metric:
+        raise UserError(f"A bound reads `metric=number`, as `adapt_ms=2.5`; found `{text}`.")
+    _check_metric(metric, text)
+    return metric, _number(number, text)
+
+
+def _check_metric(metric: str, text: str) -> None:
+    if metric not in METRICS:
+        raise UserError(
+            f"`{text.strip()}` names no metric: {metric} is unknown. {suggest(metric, USABLE)}"
+        )
+    if reason := refusal(metric):
+        raise UserError(reason)
 
 
 def _check_possible(constraint: Constraint) -> None:

@@ -1,0 +1,377 @@
+"""The command ``fewtune``. Each command imports what it needs when it runs; ``--help`` nothing.
+
+Exit codes: 0 done, 2 the user's input was wrong, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from search.outlets import echo, end, tidy_stdout, write_json
+from search.registry import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from search.config import SweepConfig
+
+_RUN = click.Path(exists=True, file_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+_set = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one key of the file, as data.source=omniglot; may be given again.",
+)
+_address = click.option(
+    "--address", metavar="ADDR", help="A running Ray cluster: auto, or ray://HOST:PORT."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+def _version(context: click.Context, _option: click.Parameter, wanted: object) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        echo(f"fewtune {version('fewtune')}")
+    except PackageNotFoundError:
+        echo("fewtune, not installed: run from its source tree")
+    context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
+def cli(*, debug: bool) -> None:
+    """Find few-shot models that are small and adapt fast.
+
+    Start with `fewtune sweep`: a search on embedded data that takes a few minutes.
+    """
+    del debug  # read by main, which outlives this call
+
+
+@cli.command()
+@click.argument("file", required=False, type=_FILE, metavar="[FILE.yaml]")
+@_set
+@click.option("--name", help="Name of the run; left out: method, data and time.")
+@click.option(
+    "--storage",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where run directories are made.",
+)
+@_address
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Instead of the file's.")
+def sweep(
+    *,
+    file: Path | None,
+    overrides: tuple[str, ...],
+    name: str | None,
+    storage: Path | None,
+    address: str | None,
+    trials: int | None,
+) -> None:
+    """Run a sweep; without FILE.yaml the quickstart."""
+    from search.config import check_name, load_sweep
+
+    budget = () if trials is None else (f"budget.trials={trials}",)
+    config = load_sweep(file, (*overrides, *budget))
+    if name is not None:
+        check_name(name)
+    _check_data(config)
+    from search.sweep import run_sweep
+
+    _done(run_sweep(config, name=name, storage=storage, address=address))
+
+
+@cli.command()
+@click.argument("run", type=_RUN)
+@_address
+def resume(*, run: Path, address: str | None) -> None:
+    """Go on with a sweep that was stopped."""
+    from search.sweep import resume as resume_run
+
+    _done(resume_run(run, address=address))
+
+
+@cli.command()
+@click.argument("run", type=_RUN)
+@click.option("--trials", type=click.IntRange(min=1), required=True, help="How many more.")
+@_address
+def extend(*, run: Path, trials: int, address: str | None) -> None:
+    """Add trials to a sweep, finished or not."""
+    from search.sweep import extend as extend_run
+
+    _done(extend_run(run, trials, address=address))
+
+
+@cli.command()
+@click.argument("run", type=_RUN)
+@click.option("--front", is_flag=True, help="Only the feasible Pareto front.")
+@_json
+def results(*, run: Path, front: bool, as_json: bool) -> None:
+    """Show the trials of a sweep and its feasible Pareto front."""
+    from search.results import load_results
+
+    with tidy_stdout():
+        found = load_results(run)
+    if as_json:
+        write_json(found.to_json())
+        return
+    found.print(_console(), front_only=front)
+
+
+@cli.command()
+@click.argument("run", type=_RUN)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True)
+def board(*, run: Path, host: str, port: int) -> None:
+    """Open TensorBoard on a run, also while it goes on."""
+    from search.board import serve
+
+    serve(run, host, port)
+
+
+@cli.command()
+@click.argument("run", type=_RUN)
+@click.option(
+    "--pick",
+    default="knee",
+    show_default=True,
+    callback=lambda _context, _option, value: _pick(value),
+    metavar="best|knee|fastest|smallest|TRIAL",
+    help="Which point of the front, or the number of a trial.",
+)
+@click.option(
+    "--max",
+    "maxima",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=lambda _context, _option, value: _bounds(value),
+    help="Only trials with at most this, as adapt_ms=2.5; may be given again.",
+)
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The bundle's directory.",
+)
+def export(*, run: Path, pick: str, maxima: dict[str, float], out: Path) -> None:
+    """Write a configuration and its student as a bundle."""
+    from search.export import export as write_bundle
+
+    echo(write_bundle(run, pick, maxima, out).sentence)
+
+
+@cli.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--support", required=True, type=_FOLDER, help="Labelled images: a folder a class.")
+@click.option("--query", type=_FOLDER, help="Images to classify; in class folders, also scored.")
+@_json
+def adapt(*, bundle: Path, support: Path, query: Path | None, as_json: bool) -> None:
+    """Adapt an exported student to your own classes, and predict."""
+    from search.adapt import adapt as adapt_bundle
+
+    with tidy_stdout():
+        report = adapt_bundle(bundle, support, query)
+    if as_json:
+        write_json(report.to_json())
+        return
+    report.print(_console())
+
+
+@cli.command()
+@click.argument("file", type=_FILE, metavar="FILE.yaml")
+@_set
+@_json
+def train(*, file: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Train one configuration in this process, without Ray."""
+    from search.config import load_sweep
+
+    config = load_sweep(file, overrides)
+    _check_data(config)
+    from search.train import train as train_one
+
+    with tidy_stdout():
+        metrics = train_one(config)
+    if as_json:
+        write_json(metrics)
+        return
+    from search.listing import print_metrics
+
+    print_metrics(metrics, _console())
+
+
+@cli.command()
+@_json
+def methods(*, as_json: bool) -> None:
+    """List the methods."""
+    from search.listing import method_rows, print_methods
+
+    if as_json:
+        write_json(method_rows())
+        return
+    print_methods(_console())
+
+
+@cli.command()
+@click.argument("method", type=click.Choice(METHODS), metavar="METHOD")
+@_json
+def space(*, method: str, as_json: bool) -> None:
+    """Show what a method searches, and why within these bounds."""
+    from search.listing import print_space, space_document
+
+    with tidy_stdout():
+        document = space_document(method)
+    if as_json:
+        write_json(document)
+        return
+    print_space(document, _console())
+
+
+@cli.group()
+def data() -> None:
+    """List, check and prepare the data sources."""
+
+
+@data.command("list")
+@_json
+def data_list(*, as_json: bool) -> None:
+    """List the sources, and whether they can be read from here."""
+    from search.listing import print_sources, source_rows
+
+    with tidy_stdout():
+        rows = source_rows()
+    if as_json:
+        write_json(rows)
+        return
+    print_sources(rows, _console())
+
+
+@data.command("check")
+@click.argument("source")
+@click.option("--path", type=_FOLDER, help="Where its files are; left out: FEWTUNE_DATA.")
+@click.option("--split", type=click.Path(exists=True, path_type=Path), help="Lists of classes.")
+@click.option("--size", type=int, help="Side of the images in pixels.")
+@click.option("--ways", type=int, default=5, show_default=True)
+@click.option("--shots", type=int, default=1, show_default=True)
+@click.option("--queries", type=int, default=15, show_default=True)
+@_json
+def data_check(  # noqa: PLR0913 - one argument for each word of the command
+    *,
+    source: str,
+    path: Path | None,
+    split: Path | None,
+    size: int | None,
+    ways: int,
+    shots: int,
+    queries: int,
+    as_json: bool,
+) -> None:
+    """Read a source, say what is in it, and hold tasks against it."""
+    from trainables._data import check_shape, load
+
+    with tidy_stdout():
+        found = load(source, root=path, split=split, size=size)
+    if not as_json:
+        for line in found.report.lines():
+            echo(line)
+    check_shape(found, ways, shots, queries)
+    task = f"{ways}-way {shots}-shot with {queries} queries"
+    if as_json:
+        write_json({**found.report.to_json(), "fingerprint": found.fingerprint, "task": task})
+        return
+    echo(f"{task}: fits")
+
+
+@data.command("prepare")
+@click.argument("source")
+@click.option(
+    "--path",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to put its files; left out: FEWTUNE_DATA.",
+)
+@_json
+def data_prepare(*, source: str, path: Path | None, as_json: bool) -> None:
+    """Download a source from its official address, or verify what is there."""
+    from trainables._data import prepare
+
+    with tidy_stdout():
+        folder = prepare(source, path)
+    if as_json:
+        write_json({"source": source, "path": str(folder)})
+        return
+    echo(f"{source} is ready in {folder}.")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and end the process with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    end(_command(words), debug="--debug" in words)
+
+
+def _command(words: list[str]) -> Callable[[], Any]:
+    words = [word for word in words if word != "--debug"]
+    return lambda: cli.main(words, prog_name="fewtune", standalone_mode=False)
+
+
+def _check_data(config: SweepConfig) -> None:
+    from search.preflight import load_data
+
+    load_data(config)
+
+
+def _console() -> Any:  # noqa: ANN401 - rich is imported only where something is printed
+    from rich.console import Console
+
+    return Console()
+
+
+def _done(run: Path) -> None:
+    echo(str(run))
+    for line in (
+        f"Trials and front:  fewtune results {run}",
+        f"TensorBoard:       fewtune board {run}",
+        f"Take one home:     fewtune export {run} --pick knee -o my-student",
+    ):
+        echo(line, to_stderr=True)
+
+
+def _pick(word: str) -> str:
+    if word in ("best", "knee", "fastest", "smallest") or word.isdecimal():
+        return word
+    raise click.BadParameter(
+        f"{word!r} is neither best, knee, fastest or smallest nor the number of a trial."
+    )
+
+
+def _bounds(texts: tuple[str, ...]) -> dict[str, float]:
+    from search.constraints import read_bound
+    from search.errors import UserError
+
+    try:
+        return dict(read_bound(text) for text in texts)
+    except UserError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
