@@ -98,12 +98,14 @@ class EvaluationConfig(_Section):
 
     Attributes:
         validation_tasks: Tasks on which the table and the choice of a pattern rest.
+        quick_tasks: Of these, how many a report during training uses.
         test_tasks: Tasks on test classes, once, for the front at the end.
         reports: Quick validations during a trial's training, evenly spread; early stopping
             decides at these.
     """
 
     validation_tasks: _Count = 200
+    quick_tasks: _Count = 50
     test_tasks: int = Field(default=600, ge=0)
     reports: _Count = 10
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = tuple[str | int, ...]
 
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _MOST_NODES = 20_000  # a sweep file has a few dozen; aliases of aliases can make billions
 
 
@@ -82,7 +83,7 @@ def read_mapping(text: str, source: str) -> Document:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise UserError(f"{source}: {where}This is not YAML: {_sentence(error)}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{source}: This is not YAML: {_first_line(error)}.") from error
+        raise UserError(f"{source}: This is not YAML: {_sentence(error)}") from error
     return document
 
 
@@ -137,6 +138,10 @@ class _Walk:
         self._nodes += 1
         if self._nodes > _MOST_NODES:
             raise yaml.YAMLError("it is far larger than a sweep file, or an alias holds itself")
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the tag {node.tag} is not read here", node.start_mark
+            )
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, place)
         if isinstance(node, yaml.SequenceNode):
@@ -181,11 +186,9 @@ def _upwards(place: Place) -> Iterator[Place]:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested without end, or an alias holds itself."
     if not isinstance(error, yaml.MarkedYAMLError):
-        return f"{_first_line(error)}."
+        return f"{str(error).splitlines()[0]}."
     said = [part for part in (error.context, error.problem) if part]
     return f"{', '.join(said)}."
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
