@@ -4,9 +4,10 @@
 Needs numpy and Pillow alone.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
-from trainables._data import glyphs, omniglot
+from trainables._data import cifar_fs, folder, glyphs, mini_imagenet, omniglot
 from trainables._data._builder import Builder
 from trainables._data._cache import cache_folder, fetch, key_of
 from trainables._data._decode import decode_image
@@ -19,6 +20,7 @@ from trainables._data.dataset import (
     LoadReport,
     check_shape,
 )
+from trainables._data.folder import read_class_folders
 
 __all__ = [
     "SOURCES",
@@ -34,9 +36,13 @@ __all__ = [
     "load",
     "missing",
     "prepare",
+    "read_class_folders",
 ]
 
-_SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in (glyphs, omniglot)}
+_SOURCES: dict[str, Source] = {
+    module.SOURCE.name: module.SOURCE
+    for module in (cifar_fs, folder, glyphs, mini_imagenet, omniglot)
+}
 SOURCES: tuple[str, ...] = tuple(sorted(_SOURCES))
 SIZES = (8, 512)  # sides of images, pixels
 
@@ -90,7 +96,8 @@ def load(  # noqa: PLR0913  each is a setting a user may give
         return builder
 
     key = key_of(request, plan.identity, seeded=known.seeded)
-    return fetch(cache_folder(cache), key, build)
+    found = fetch(cache_folder(cache), key, build)
+    return replace(found, report=replace(found.report, origin=plan.origin))
 
 
 def missing(source: str, *, root: Path | None = None, split: Path | None = None) -> str | None:
@@ -110,12 +117,15 @@ def prepare(source: str, root: Path | None = None) -> Path:
     """Bring a source's files under a root, or verify the ones there.
 
     Returns:
-        The root.
+        The root; for a source that needs no files, the cache it was drawn into.
 
     Raises:
         DataError: it cannot be downloaded from here; the sentence says what to put where.
     """
     known = describe(source)
+    if not known.expects:
+        load(source)
+        return cache_folder(None)
     folder = root_of(root)
     if folder is None:
         raise DataError(

@@ -6,6 +6,7 @@ links out of the tree, entries that point outside the archive, entries too large
 
 import hashlib
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from trainables._data._decode import CORRUPT, ImageProblemError
 from trainables._data.dataset import DataError
 
 MAX_FILE_MIB = 64  # no image of a data set is larger; a bomb is
+DRIVE = re.compile("[A-Za-z]:")  # of Windows
 TAIL_BYTES = 1 << 18  # of a zip: the end of its directory, with sizes and checksums
 
 OUTSIDE_LINK = "symbolic link leaving the tree"
@@ -25,6 +27,7 @@ BROKEN_LINK = "symbolic link to nothing"
 SPECIAL = "neither file nor folder"
 UNSAFE_ENTRY = "archive entry pointing outside the archive"
 LINK_ENTRY = "symbolic link inside the archive"
+DUPLICATE_ENTRY = "archive entry of a name used before"
 OVERSIZE_FILE = f"file of more than {MAX_FILE_MIB} MiB"
 
 Skips = list[tuple[str, str]]  # reason, path
@@ -51,6 +54,9 @@ class Tree(Protocol):
         Raises:
             ImageProblemError: it cannot be read; the reason can be counted.
         """
+
+    def sample(self) -> str:
+        """A few of the files, for a message."""
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -118,6 +124,10 @@ class FolderTree:
         except OSError as error:
             raise ImageProblemError(f"unreadable file ({error.strerror or error})") from error
 
+    def sample(self) -> str:
+        """A few of the files, for a message."""
+        return _sample(self.files)
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -139,6 +149,9 @@ class ZipTree:
                 continue
             parts = PurePosixPath(name).parts
             if not info.is_dir():
+                if "/".join(parts) in self._entries:
+                    self.skips.append((DUPLICATE_ENTRY, info.filename))
+                    continue
                 self._entries["/".join(parts)] = info
                 parts = parts[:-1]
             folders.update("/".join(parts[: i + 1]) for i in range(len(parts)))
@@ -159,14 +172,23 @@ class ZipTree:
         except zipfile.BadZipFile as error:
             raise ImageProblemError(CORRUPT) from error
 
+    def sample(self) -> str:
+        """A few of the files, for a message."""
+        return _sample(self.files)
+
     def close(self) -> None:
         """Close the archive."""
         self._zip.close()
 
 
+def _sample(files: tuple[str, ...]) -> str:
+    step = max(1, len(files) // 3)
+    return ", ".join(files[::step][:3]) or "no file"
+
+
 def _unsafe_entry(info: zipfile.ZipInfo, name: str) -> str | None:
     parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or ":" in (parts[0] if parts else "") or not parts:
+    if name.startswith("/") or ".." in parts or DRIVE.match(name) or not parts:
         return UNSAFE_ENTRY
     if stat.S_ISLNK(info.external_attr >> 16):
         return LINK_ENTRY

@@ -88,7 +88,7 @@ class Builder:
         self.source = source
         self.size = size
         self.channels = channels
-        self.origin = source
+        self.split_from = "its own split"
         self.tally = Tally()
         self._folder = folder
         self._begun = time.perf_counter()
@@ -176,7 +176,8 @@ class Builder:
         tally = self.tally
         return LoadReport(
             source=self.source,
-            origin=self.origin,
+            origin="",
+            split_from=self.split_from,
             size=self.size,
             channels=self.channels or 0,
             classes={split: len(self._names[split]) for split in SPLITS},

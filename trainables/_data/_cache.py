@@ -28,7 +28,7 @@ from trainables._data.dataset import SPLITS, DataError, Dataset, ImageSet, LoadR
 if sys.platform != "win32":
     import fcntl
 
-LAYOUT = 2  # raise when decoding or drawing changes its result
+LAYOUT = 4  # raise when decoding or drawing changes its result
 META = "meta.json"
 PROBES, PROBE_BYTES = 64, 4096  # places of an array looked at to notice a torn write
 STALE_S = 24 * 3600  # a half-built folder this old belongs to a dead process

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from trainables._data._archive import Tree
-from trainables._data._builder import Builder
+from trainables._data._builder import Builder, Tally
 from trainables._data._decode import (
     SUFFIXES,
     Decoded,
@@ -46,6 +46,27 @@ def kind_of(file: str) -> str | None:
     if path.suffix.lower() in (".heic", ".heif"):
         return HEIC
     return None if path.suffix.lower() in SUFFIXES else NOT_AN_IMAGE
+
+
+def sort_out(tree: Tree, tally: Tally, ignore: str | tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The image files of a tree; the others are counted, except what is to be ignored.
+
+    Args:
+        tree: where they lie.
+        tally: counts what is left out.
+        ignore: beginnings or endings of files that belong there and are no images.
+    """
+    marks = (ignore,) if isinstance(ignore, str) else ignore
+    for reason, file in tree.skips:
+        tally.skip(reason, file)
+    images: list[str] = []
+    for file in tree.files:
+        unfit = kind_of(file)
+        if unfit is None:
+            images.append(file)
+        elif not (file.startswith(marks) or file.endswith(marks)):
+            tally.skip(unfit, file)
+    return tuple(images)
 
 
 def decode_classes(

@@ -1,7 +1,7 @@
 """Any readable image file -> uint8 [C, H, W], square; everything else -> a named problem.
 
 The order is fixed, because a bundle promises it to a device: EXIF rotation, transparency
-composited on white, grey or RGB, the largest centred square, antialiased (Lanczos) to the size.
+composited on white, grey or RGB, the largest centred square, antialiased bicubic to the size.
 Bytes are not trusted: Pillow may only use the formats listed here, and sizes are looked at
 before pixels are.
 """
@@ -115,7 +115,7 @@ def decode(data: bytes, size: int, channels: int) -> Decoded:
         with _open(data) as image:
             original = image.size
             native = native_channels(image)
-            if image.format == "JPEG":
+            if image.format in ("JPEG", "MPO"):
                 # decode at 1/2, 1/4 or 1/8 where that is still twice what is needed
                 image.draft(None, (2 * size, 2 * size))
             square = _square(_convert(_upright(image), channels), size)
@@ -191,5 +191,5 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     if image.size == (size, size):
         return image
     return image.resize(
-        (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
     )

@@ -51,10 +51,12 @@ class Plan:
 
     Attributes:
         identity: changes whenever the decoded result would.
+        origin: where the images come from, for a reader.
         build: decodes everything into a builder.
     """
 
     identity: str
+    origin: str
     build: Callable[[Builder], None]
 
 

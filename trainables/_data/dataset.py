@@ -64,6 +64,7 @@ class LoadReport:
     Attributes:
         source: name of the source.
         origin: where the images came from, for a reader.
+        split_from: who says which class is for training and which for test.
         size: side of the square images, pixels.
         channels: 1 (grey) or 3 (colour).
         classes: classes of each split.
@@ -80,6 +81,7 @@ class LoadReport:
 
     source: str
     origin: str
+    split_from: str
     size: int
     channels: int
     classes: Mapping[str, int] = field(default_factory=dict)
@@ -101,7 +103,8 @@ class LoadReport:
             for name in self.classes
         )
         read = "read from the cache" if self.cached else f"decoded in {self.build_s:.1f} s"
-        lines = [f"{self.source} from {self.origin}: {shape}, {read}", splits]
+        lines = [f"{self.source} from {self.origin}: {shape}, {read}"]
+        lines.append(f"{self.split_from}: {splits}")
         if self.distinct_sizes > 1:
             most = ", ".join(f"{size} ({n})" for size, n in self.original_sizes.items())
             lines.append(

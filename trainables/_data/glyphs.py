@@ -164,7 +164,7 @@ def _plan(request: Request) -> Plan:
         )
 
     def build(builder: Builder) -> None:
-        builder.origin = f"seed {request.seed}"
+        builder.split_from = "split by alphabet"
         builder.channels = request.channels or 1
         for split in SPLITS:
             group = 0
@@ -176,7 +176,7 @@ def _plan(request: Request) -> Plan:
                     builder.tally.decoded += len(images)
                     group += 1
 
-    return Plan("drawn", build)
+    return Plan("drawn", f"seed {request.seed}", build)
 
 
 def _fetch(root: Path) -> None:

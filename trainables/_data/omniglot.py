@@ -5,13 +5,12 @@ Read in the author's two archives; split by character as in Vinyals et al. 2016 
 """
 
 import re
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 from trainables._data._archive import Tree, identity_of, open_tree
-from trainables._data._builder import Builder
-from trainables._data._classes import ClassFiles, decode_classes, kind_of, pick
+from trainables._data._builder import Builder, Tally
+from trainables._data._classes import ClassFiles, decode_classes, kind_of, pick, sort_out
 from trainables._data._download import download, download_text
 from trainables._data._source import Plan, Request, Source, first_existing
 from trainables._data._splits import Splits, read_split
@@ -37,19 +36,19 @@ def _plan(request: Request) -> Plan:
     identity = "\n".join([*map(identity_of, paths), repr(sorted(splits.items()))])
 
     def build(builder: Builder) -> None:
-        builder.origin = f"{root}, split {split_path}"
+        builder.split_from = "Vinyals split" if request.split is None else "split given"
         trees = [open_tree(path) for path in paths]
         try:
             classes: dict[str, ClassFiles] = {}
             for tree, name in zip(trees, ARCHIVES, strict=True):
-                classes |= _read_tree(tree, name, builder)
+                classes |= _read_tree(tree, name, builder.tally)
             where = f"the archives {' and '.join(p.name for p in paths)} of {root}"
             decode_classes(builder, pick(classes, splits, where), rotations=True)
         finally:
             for tree in trees:
                 tree.close()
 
-    return Plan(identity, build)
+    return Plan(identity, f"{root}", build)
 
 
 def _archive(root: Path, name: str) -> Path:
@@ -82,29 +81,19 @@ def _characters(splits: Splits) -> Splits:
     }
 
 
-def _read_tree(tree: Tree, name: str, builder: Builder) -> dict[str, ClassFiles]:
+def _read_tree(tree: Tree, name: str, tally: Tally) -> dict[str, ClassFiles]:
     """Alphabet/characterNN -> its drawings."""
-    for reason, file in tree.skips:
-        builder.tally.skip(reason, file)
     drawings: dict[str, list[str]] = {}
-    for file in tree.files:
+    for file in sort_out(tree, tally):
         parts = file.split("/")
-        unfit = kind_of(file)
-        if unfit is not None:
-            builder.tally.skip(unfit, file)
-        elif len(parts) >= 3 and parts[-2].startswith("character"):
+        if len(parts) >= 3 and parts[-2].startswith("character"):
             drawings.setdefault("/".join(parts[-3:-1]), []).append(file)
     if not drawings:
         raise DataError(
             f"{tree.path} is not Omniglot's {name}: expected {name}/Alphabet/characterNN/*.png, "
-            f"found {_sample(tree.files)}."
+            f"found {tree.sample()}."
         )
     return {key: ClassFiles(key, tree, tuple(files)) for key, files in sorted(drawings.items())}
-
-
-def _sample(files: Iterable[str]) -> str:
-    some = list(files)[:3]
-    return ", ".join(some) if some else "no file"
 
 
 def _complete(name: str, path: Path) -> None:
