@@ -1,0 +1,239 @@
+"""The one caller of ``ray.init``: a quiet local Ray that only this machine can reach, or a cluster.
+
+Ray listens on all interfaces even where it is given 127.0.0.1, which it takes for "find my
+address". Its switch for systems with a nagging firewall keeps it on loopback; it is set here for
+local sweeps. Token authentication stays as Ray has it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import ray
+
+from search.errors import UserError
+from trainables import _data
+from trainables._data._cache import cache_folder
+from trainables._data._source import root_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from search.config import DataConfig
+    from trainables._data import Dataset
+
+OBJECT_STORE_BYTES = 200 * 2**20  # the data is memory-mapped; only small handles travel
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_NUM_THREADS": "1",  # a trial sets its own threads
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the record; Tune's own state is not read
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Have a Ray to run on: the one that is there, a cluster, or a local one that ends with us.
+
+    Args:
+        address: Of a running cluster; None starts a local one.
+
+    Raises:
+        UserError: There is no cluster at the address.
+    """
+    for name, value in {**_QUIET, **({} if address else _LOOPBACK)}.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address:
+            ray.init(address=address, **common)
+        else:
+            ray.init(
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                **common,
+            )
+    except ConnectionError as error:
+        raise UserError(
+            f"There is no Ray cluster at {address}: {_first_line(error)} Start one with "
+            "`ray start --head`, or leave --address out to run on this machine."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_room(cpu: float, gpu: float) -> None:
+    """Hold what one trial asks for against what the largest node has.
+
+    Raises:
+        UserError: No node can ever run a trial; it would wait for ever.
+    """
+    nodes = _resources()
+    if any(n.get("CPU", 0) >= cpu and n.get("GPU", 0) >= gpu for n in nodes):
+        return
+    nobody: dict[str, float] = {}
+    most = max(nodes, key=lambda n: (n.get("GPU", 0), n.get("CPU", 0)), default=nobody)
+    raise UserError(
+        f"A trial asks for {cpu:g} CPU and {gpu:g} GPU (resources in the sweep file), and no node "
+        f"has that; the largest has {most.get('CPU', 0):g} CPU and {most.get('GPU', 0):g} GPU."
+    )
+
+
+def slots(cpu: float, gpu: float, concurrent: int | None) -> int:
+    """Return how many trials run at a time."""
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fit = [have.get("CPU", 0) / cpu] + ([have.get("GPU", 0) / gpu] if gpu else [])
+    return max(1, min(int(min(fit) + 1e-9), concurrent or 10**9))
+
+
+@dataclass(frozen=True)
+class SharedData:
+    """The data of a sweep as what travels to a trial: where the node's memory map comes from.
+
+    Attributes:
+        arguments: Of ``trainables._data.load``, with the driver's folders spelt out.
+        fingerprint: What the loaded content must have.
+        copy: The arrays in Ray's object store, on clusters where a node may lack the files.
+    """
+
+    arguments: tuple[tuple[str, Any], ...]
+    fingerprint: str
+    copy: Any = None
+
+    @classmethod
+    def of(cls, config: DataConfig) -> tuple[Self, Dataset]:
+        """Load the data here and return how others reach it.
+
+        Raises:
+            DataError: The data is missing, wrong or unusable as asked.
+        """
+        arguments: dict[str, Any] = {
+            "source": config.source,
+            "root": root_of(config.path),
+            "size": config.size,
+            "channels": config.channels,
+            "split": config.split,
+            "seed": config.seed,
+            "cache": cache_folder(None).absolute(),
+        }
+        dataset = _data.load(**arguments)
+        return cls(tuple(arguments.items()), dataset.fingerprint), dataset
+
+    def for_all_nodes(self, dataset: Dataset) -> Self:
+        """Put the arrays into the object store where other nodes may lack the files."""
+        if len(_resources()) == 1:
+            return self
+        return type(self)(self.arguments, self.fingerprint, ray.put(dataset))
+
+    def open(self) -> Dataset:
+        """Map the node's cached copy, or fetch the arrays where the node has no files.
+
+        Raises:
+            DataError: Neither is to be had, or the content is not the sweep's.
+        """
+        try:
+            dataset = _data.load(**dict(self.arguments))
+        except (_data.DataError, OSError):
+            if self.copy is None:
+                raise
+            dataset = ray.get(self.copy)
+        if dataset.fingerprint != self.fingerprint:
+            raise _data.DataError(
+                f"The data of {dataset.name} changed while the sweep ran: its fingerprint was "
+                f"{self.fingerprint[:12]} and is {dataset.fingerprint[:12]}. Restore it and resume."
+            )
+        return dataset
+
+
+class MemoryWatch:
+    """Samples the memory of this process and all below it, shared pages counted once.
+
+    Linux only; elsewhere ``peak_mib`` stays None.
+
+    Args:
+        every_s: Seconds between samples.
+    """
+
+    def __init__(self, every_s: float = 2.0) -> None:
+        self.peak_mib: float | None = None
+        self._every_s, self._stop = every_s, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            now = tree_mib(os.getpid())
+            if now is not None:
+                self.peak_mib = max(now, self.peak_mib or 0.0)
+            # on a machine with many processes a sample costs more; never above 5 % of a core
+            self._stop.wait(max(self._every_s, 20 * (time.monotonic() - began)))
+
+
+def tree_mib(root: int) -> float | None:
+    """Return the proportional memory (PSS) of a process and its descendants in MiB.
+
+    Returns:
+        None where the system does not tell.
+    """
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    total, todo = 0.0, [root]
+    while todo:
+        pid = todo.pop()
+        todo += children.get(pid, [])
+        total += _pss_kib(pid)
+    return total / 1024 if total else None
+
+
+def _pss_kib(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def _resources() -> list[dict[str, float]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") + "." if lines else type(error).__name__ + "."

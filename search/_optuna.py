@@ -1,0 +1,261 @@
+"""The one door to Optuna: a study that can be asked, told, killed and opened again.
+
+The study is the record of the search. It is multi-objective and constrained (``set_constraint``,
+Optuna 5), lies in a journal file whose only writer is the driver, and is named by its content, so
+that two sweeps never merge by accident. Failed trials are told FAIL with a reason, trials stopped
+early PRUNED, and a tell that Optuna refuses is an error here too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
+from typing_extensions import override
+
+from search.pareto import losses
+from search.rundir import finite
+from spaces._domains import Choice, Domain, Fixed, Float, Int, Space, Value, active
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from search.constraints import Constraint
+    from search.metrics import Direction
+
+WAITING, RUNNING = TrialState.WAITING.name, TrialState.RUNNING.name
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A trial to run: its number in the study, and what was drawn for it."""
+
+    number: int
+    config: dict[str, Value]
+
+
+def study_name(
+    name: str, space: Space, objectives: Mapping[str, Direction], fingerprint: str
+) -> str:
+    """Name a study by its content: what is searched, for what, on which data."""
+    content = json.dumps([[f"{k}: {v}" for k, v in space.items()], dict(objectives), fingerprint])
+    return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def first_point(space: Space, defaults: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the method's defaults, each brought into the space; what to try first.
+
+    Example:
+        >>> space = {"width": Int(8, 32, why="small"), "loss": Choice(("kl", "mse"), why="both")}
+        >>> first_point(space, {"width": 64, "loss": "mse", "depth": 4})
+        {'width': 32, 'loss': 'mse'}
+    """
+    point: dict[str, Value] = {}
+    for name, domain in space.items():
+        if active(domain, point):
+            point[name] = _nearest(domain, defaults.get(name))
+    return point
+
+
+@dataclass
+class Study:
+    """One Optuna study and the translation of a space to it. Pickles as what opens it again.
+
+    Attributes:
+        journal: The journal file; made where there is none.
+        name: What ``study_name`` returned.
+        space: What is drawn, in this order.
+        objectives: Metric to direction.
+        constraints: What a feasible trial keeps.
+        seed: Of the sampler; the n-th draw depends on it, on n and on what is told by then.
+        startup: Trials drawn at random before the sampler models anything.
+    """
+
+    journal: Path
+    name: str
+    space: Space
+    objectives: Mapping[str, Direction]
+    constraints: Sequence[Constraint] = ()
+    seed: int = 0
+    startup: int = 10
+
+    def __post_init__(self) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        _drop_torn_line(self.journal)
+        backend = JournalFileBackend(str(self.journal), lock_obj=_NoLock(str(self.journal)))
+        directions: list[Literal["maximize", "minimize"]] = [
+            "maximize" if d == "max" else "minimize" for d in self.objectives.values()
+        ]
+        self._live: dict[int, optuna.Trial] = {}
+        self._study = optuna.create_study(
+            study_name=self.name,
+            storage=JournalStorage(backend),
+            directions=directions,
+            sampler=self._sampler(0),
+            load_if_exists=True,
+        )
+        with warnings.catch_warnings():  # experimental, and only names columns in other tools
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.set_metric_names(list(self.objectives))
+
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs to open the study itself."""
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the study again."""
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    def states(self) -> dict[int, str]:
+        """Return the state of every trial by its number."""
+        return {t.number: t.state.name for t in self._trials()}
+
+    def propose(self, config: Mapping[str, Value]) -> None:
+        """Queue a configuration to be handed out before anything is drawn."""
+        drawn = {k: v for k, v in config.items() if not isinstance(self.space[k], Fixed)}
+        self._study.enqueue_trial(drawn, skip_if_exists=True)
+
+    def ask(self) -> Suggestion:
+        """Draw the next trial."""
+        asked = sum(t.state != TrialState.WAITING for t in self._trials())
+        self._study.sampler = self._sampler(asked)
+        trial = self._study.ask()
+        self._live[trial.number] = trial
+        return Suggestion(trial.number, self._draw(trial))
+
+    def ask_again(self, number: int) -> Suggestion:
+        """Hand out a trial that was left running, with the configuration it had.
+
+        What a killed driver had not drawn yet is drawn now.
+        """
+        self._study.sampler = self._sampler(number)
+        return Suggestion(number, self._draw(self._trial(number)))
+
+    def complete(self, number: int, metrics: Mapping[str, object]) -> None:
+        """Record a finished trial.
+
+        Raises:
+            ValueError: An objective or a constraint has no finite number, or the trial had ended.
+        """
+        if problem := self.unusable(metrics):
+            raise ValueError(f"Trial {number} cannot be recorded as complete: {problem}")
+        self._describe(number, metrics)
+        point = losses(metrics, self.objectives) or ()
+        signs = [-1.0 if d == "max" else 1.0 for d in self.objectives.values()]
+        self._tell(number, TrialState.COMPLETE, [s * x for s, x in zip(signs, point, strict=True)])
+
+    def prune(self, number: int, metrics: Mapping[str, object], reason: str) -> None:
+        """Record a trial that was stopped early, with what it had reached."""
+        self._describe(number, metrics)
+        self._trial(number).set_user_attr("stopped", reason)
+        self._tell(number, TrialState.PRUNED, None)
+
+    def fail(
+        self, number: int, failure: Mapping[str, object], metrics: Mapping[str, object]
+    ) -> None:
+        """Record a trial that failed, with kind and reason."""
+        self._describe(number, metrics)
+        self._trial(number).set_user_attr("failure", finite(dict(failure)))
+        self._tell(number, TrialState.FAIL, None)
+
+    def unusable(self, metrics: Mapping[str, object]) -> str:
+        """Say why metrics cannot be told as complete; an empty string where they can."""
+        needed = dict.fromkeys([*self.objectives, *(c.metric for c in self.constraints)])
+        for name in needed:
+            value = metrics.get(name)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                return f"the metric {name} is missing."
+            if not math.isfinite(value):
+                return f"the metric {name} is {value}, which is no finite number."
+        return ""
+
+    def _describe(self, number: int, metrics: Mapping[str, object]) -> None:
+        trial = self._trial(number)
+        for name, value in metrics.items():
+            if value is not None:
+                trial.set_user_attr(name, finite(value))
+        for constraint in self.constraints:
+            violation = constraint.violation(metrics)
+            if math.isfinite(violation):
+                trial.set_constraint(str(constraint), violation)
+
+    def _tell(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+        self._study.tell(number, values, state=state)
+        self._live.pop(number, None)
+
+    def _trial(self, number: int) -> optuna.Trial:
+        if number not in self._live:
+            frozen = self._trials()[number]
+            self._live[number] = optuna.Trial(self._study, frozen._trial_id)  # noqa: SLF001 - no public way to a running trial
+        return self._live[number]
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _sampler(self, draw: int) -> optuna.samplers.BaseSampler:
+        # Seeded anew for every draw: a resumed search must not repeat the first one's numbers.
+        seed = int(np.random.SeedSequence([self.seed, draw]).generate_state(1)[0])
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
+
+    def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
+        drawn: dict[str, Value] = {}
+        for name, domain in self.space.items():
+            if active(domain, drawn):
+                drawn[name] = _suggest(trial, name, domain)
+        return drawn
+
+
+class _NoLock(JournalFileOpenLock):
+    """The run's driver lock stands for it: one writer, and none left behind by a kill."""
+
+    @override
+    def acquire(self) -> bool:
+        return True
+
+    @override
+    def release(self) -> None:
+        return None
+
+
+def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
+    if isinstance(domain, Float):
+        return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Int):
+        return trial.suggest_int(name, domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Choice):
+        return cast("Value", trial.suggest_categorical(name, domain.options))
+    return domain.value
+
+
+def _nearest(domain: Domain, value: Value | None) -> Value:
+    if isinstance(domain, Fixed):
+        return domain.value
+    if isinstance(domain, Choice):
+        return value if value is not None and domain.contains(value) else domain.options[0]
+    if isinstance(value, str | bool) or value is None:
+        ends = domain.low * domain.high if domain.log else domain.low + domain.high
+        value = math.sqrt(ends) if domain.log else ends / 2
+    clipped = min(max(value, domain.low), domain.high)
+    return round(clipped) if isinstance(domain, Int) else float(clipped)
+
+
+def _drop_torn_line(journal: Path) -> None:
+    """Cut a last line that a killed driver left half-written; it was never acted upon."""
+    if not journal.exists():
+        return
+    with journal.open("rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)

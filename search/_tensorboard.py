@@ -1,0 +1,190 @@
+"""The one door to TensorBoard: what the driver writes while trials run.
+
+No TensorFlow: events go through TensorBoard's own writer. HParams needs one experiment record at
+the root that names every column; written per trial, the columns of conditional spaces vanish.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tensorboard.compat.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.text import metadata as text_metadata  # type: ignore[import-untyped]
+from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
+from tensorboard.util import tensor_util  # type: ignore[import-untyped]
+
+from search.metrics import METRICS
+from search.progress import show
+from spaces._domains import Choice, Domain, Fixed, Space, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from search.recorder import Record
+
+Proto: TypeAlias = Any  # protobuf classes are made at run time
+_ROW_ONLY = ("iteration", "finished", "table", "failure", "notes")
+
+
+class BoardWriter:
+    """Writes a run's TensorBoard files; an observer of its trials.
+
+    Args:
+        folder: ``RUN/tensorboard``.
+        space: Of the sweep: the columns of HParams.
+        objectives: Their columns come first.
+    """
+
+    def __init__(self, folder: Path, space: Space, objectives: Sequence[str]) -> None:
+        self.folder = folder
+        self._open: dict[int, EventFileWriter] = {}
+        fresh = not folder.exists()
+        self._root = EventFileWriter(str(folder))
+        if fresh:
+            self._add(self._root, experiment(space, objectives), 0)
+        self._root.flush()
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Show a text at the root, such as the sweep file."""
+        self._add(self._root, _text(tag, markdown), 0)
+        self._root.flush()
+
+    def picture(self, tag: str, png: bytes, step: int, size: tuple[int, int]) -> None:
+        """Show a picture at the root; ``size`` is width and height in pixels."""
+        image = summary_pb2.Summary.Image(
+            width=size[0], height=size[1], colorspace=3, encoded_image_string=png
+        )
+        self._add(self._root, summary_pb2.Summary.Value(tag=tag, image=image), step)
+        self._root.flush()
+
+    def close(self) -> None:
+        """Write out everything."""
+        for writer in [*self._open.values(), self._root]:
+            writer.close()
+        self._open.clear()
+
+    def started(self, record: Record) -> None:
+        """Open a session of HParams with the trial's configuration."""
+        self._add(self._writer(record.id), session_start(record.config), 0)
+
+    def reported(self, record: Record, row: Mapping[str, Any]) -> None:
+        """Write every number of a report as a scalar of that name."""
+        writer = self._writer(record.id)
+        for name, value in row.items():
+            if name not in _ROW_ONLY and _is_number(value):
+                self._add(writer, _scalar(name, value), int(row.get("iteration", 0)))
+        writer.flush()
+
+    def finished(self, record: Record) -> None:
+        """Close the session, with the trial's last word as a text."""
+        writer = self._writer(record.id)
+        done = record.state == "COMPLETE"
+        status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+        self._add(writer, _text("result", _result(record)), 0)
+        self._add(writer, session_end(status), 0)
+        writer.close()
+        self._open.pop(record.id, None)
+
+    def _writer(self, number: int) -> EventFileWriter:
+        if number not in self._open:
+            self._open[number] = EventFileWriter(str(self.folder / f"trial-{number:05d}"))
+        return self._open[number]
+
+    @staticmethod
+    def _add(writer: EventFileWriter, value: Proto, step: int) -> None:
+        summary = summary_pb2.Summary(value=[value])
+        writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def experiment(space: Space, objectives: Sequence[str]) -> Proto:
+    """The record that names every column: each parameter of the space and each metric."""
+    numeric = [name for name, metric in METRICS.items() if metric.usable]
+    names = dict.fromkeys([*objectives, *numeric, "test_accuracy", "loss"])
+    data = api_pb2.Experiment(
+        description="fewtune: one session for each trial",
+        time_created_secs=time.time(),
+        hparam_infos=[_column(name, domain) for name, domain in space.items()],
+        metric_infos=[
+            api_pb2.MetricInfo(
+                name=api_pb2.MetricName(tag=name),
+                display_name=name,
+                description=METRICS[name].meaning if name in METRICS else "",
+            )
+            for name in names
+        ],
+    )
+    return _hparams(metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=data))
+
+
+def session_start(config: Mapping[str, Value]) -> Proto:
+    """The record that gives one trial's parameters."""
+    start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    for name, value in config.items():
+        if isinstance(value, bool):
+            start.hparams[name].bool_value = value
+        elif isinstance(value, str):
+            start.hparams[name].string_value = value
+        else:
+            start.hparams[name].number_value = value
+    data = plugin_data_pb2.HParamsPluginData(session_start_info=start)
+    return _hparams(metadata.SESSION_START_INFO_TAG, data)
+
+
+def session_end(status: int) -> Proto:
+    """The record that ends one trial's session."""
+    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
+    return _hparams(metadata.SESSION_END_INFO_TAG, data)
+
+
+def _column(name: str, domain: Domain) -> Proto:
+    values: tuple[Value, ...] = ()
+    if isinstance(domain, Choice | Fixed):
+        values = domain.options if isinstance(domain, Choice) else (domain.value,)
+    info = api_pb2.HParamInfo(name=name, display_name=name, description=domain.why)
+    if isinstance(domain, Choice | Fixed):
+        info.type = _type_of(values[0])
+        info.domain_discrete.extend(values)
+    else:
+        info.type = api_pb2.DATA_TYPE_FLOAT64
+        info.domain_interval.min_value = float(domain.low)
+        info.domain_interval.max_value = float(domain.high)
+    return info
+
+
+def _type_of(value: Value) -> int:
+    if isinstance(value, bool):
+        return int(api_pb2.DATA_TYPE_BOOL)
+    return int(api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64)
+
+
+def _hparams(tag: str, data: Proto) -> Proto:
+    return summary_pb2.Summary.Value(
+        tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR
+    )
+
+
+def _scalar(tag: str, value: float) -> Proto:
+    return summary_pb2.Summary.Value(tag=tag, simple_value=float(value))
+
+
+def _text(tag: str, markdown: str) -> Proto:
+    tensor = tensor_util.make_tensor_proto([markdown.encode()], shape=(1,))
+    kind = text_metadata.create_summary_metadata(tag, "")
+    return summary_pb2.Summary.Value(tag=tag, metadata=kind, tensor=tensor)
+
+
+def _result(record: Record) -> str:
+    why = record.stopped
+    if record.failure is not None:
+        why = f"{record.failure['kind']}: {record.failure['reason']}"
+    head = f"**{record.state}** after {record.cost_s:.1f} s{f' - {why}' if why else ''}"
+    rows = [f"| {k} | {show(k, v)} |" for k, v in record.metrics.items()]
+    return "\n".join([head, "", "| metric | value |", "|---|---|", *rows])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

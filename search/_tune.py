@@ -1,0 +1,316 @@
+"""Ray Tune's side of a sweep: who asks the study, who stops the sweep, and the Tuner itself.
+
+Tune runs and recovers the trials; the study is their record. So Tune's searcher only asks, a
+callback passes on what happens to the recorder, and nothing of Tune's own state is ever read back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ray import tune
+from ray.tune import Callback, Stopper
+from ray.tune.result import AUTO_RESULT_KEYS, DONE, SHOULD_CHECKPOINT, TRIAL_ID
+from ray.tune.search import Searcher
+from typing_extensions import override
+
+from search._schedulers import ParetoHalving
+from search.rundir import FINISHED
+from trainables._ray import LearnerTrainable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ray.tune.experiment import Trial
+
+    from search._cluster import SharedData
+    from search.config import SweepConfig
+    from search.recorder import Recorder
+    from trainables._ray import TrialSettings
+
+RESTARTS = 2  # of a trial whose process dies (out of memory, node lost); our default
+_TUNES_OWN = {*AUTO_RESULT_KEYS, TRIAL_ID, DONE, SHOULD_CHECKPOINT}
+
+
+class StudySearcher(Searcher):
+    """Asks the study for trials; those left running by an earlier session come first.
+
+    Args:
+        recorder: The run's; stays with the driver when this object is pickled.
+        left: Trials to hand out again.
+        over: Says why no more trials are to be started; empty while they are.
+    """
+
+    def __init__(self, recorder: Recorder, left: list[int], over: Callable[[], str]) -> None:
+        super().__init__()
+        self._recorder: Recorder | None = recorder
+        self._over: Callable[[], str] | None = over
+        self._left = deque(left)
+        self.numbers: dict[str, int] = {}
+
+    @override
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # as documented
+        """Hand out a trial: its number, its configuration and what it can go on from."""
+        if self._recorder is None or self._over is None:
+            raise RuntimeError("This searcher was copied away from its driver and cannot ask.")
+        if self._over():
+            return str(Searcher.FINISHED)
+        study = self._recorder.study
+        suggestion = study.ask_again(self._left.popleft()) if self._left else study.ask()
+        restore = self._recorder.start(suggestion)
+        self.numbers[trial_id] = suggestion.number
+        return {"id": suggestion.number, "config": suggestion.config, "restore": restore}
+
+    @override
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: the callback tells, since it sees errors and checkpoints too."""
+
+    @override
+    def save(self, checkpoint_path: str) -> None:
+        """Write which Tune trial is which trial of the study, for people who look."""
+        Path(checkpoint_path).write_text(json.dumps(self.numbers), encoding="utf-8")
+
+    @override
+    def restore(self, checkpoint_path: str) -> None:
+        """Read what ``save`` wrote."""
+        self.numbers = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the driver's own objects."""
+        return {**self.__dict__, "_recorder": None, "_over": None}
+
+
+@dataclass
+class Limits(Stopper):
+    """Ends a sweep: wall clock, GPU-hours, or nothing but the same failure.
+
+    Attributes:
+        recorder: The run's.
+        gpu: GPUs that one trial holds.
+        hours: Left for this session; None: no limit.
+        gpu_hours: For the whole run; None: no limit.
+        why: Why the sweep ends before its trials are done; empty while it does not.
+        hopeless: Whether that is because every trial failed alike.
+    """
+
+    recorder: Recorder
+    gpu: float = 0.0
+    hours: float | None = None
+    gpu_hours: float | None = None
+    why: str = ""
+    hopeless: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+    def over(self) -> str:
+        """Say why the sweep ends; remembers the first reason."""
+        if not self.why:
+            self.why = self._spent() or self._doomed()
+        return self.why
+
+    @override
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is stopped here."""
+        return False
+
+    @override
+    def stop_all(self) -> bool:
+        """Tell Tune to stop everything."""
+        return bool(self.over())
+
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing travels: Tune pickles it, nobody reads it back."""
+        return {}
+
+    def _spent(self) -> str:
+        if self.hours is not None and time.monotonic() - self.began > self.hours * 3600:
+            return "the wall-clock budget (budget.hours) is used up"
+        if self.gpu_hours is not None and self.gpu:
+            used = sum(r.cost_s for r in self.recorder.records.values()) * self.gpu / 3600
+            if used >= self.gpu_hours:
+                return f"the budget of {self.gpu_hours:g} GPU-hours (budget.gpu_hours) is used up"
+        return ""
+
+    def _doomed(self) -> str:
+        why = self.recorder.hopeless()
+        self.hopeless = bool(why)
+        return why
+
+
+class Reporter(Callback):
+    """Passes on to the recorder what Tune's trials do; an error there ends the sweep loudly.
+
+    Args:
+        recorder: The run's.
+        tick: Called at every turn of Tune's loop, such as to refresh a display.
+    """
+
+    def __init__(self, recorder: Recorder, tick: Callable[[], None]) -> None:
+        self.recorder, self._tick = recorder, tick
+        self._broken: Exception | None = None
+
+    @override
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Pass on a report, without what Tune added."""
+        row = {key: value for key, value in result.items() if key not in _TUNES_OWN}
+        self.recorder.report(trial.config["id"], row)
+
+    @override
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint,
+        **info: Any,
+    ) -> None:  # fmt: skip
+        """Pass on where a checkpoint lies, once it is all there."""
+        self.recorder.checkpoint(trial.config["id"], checkpoint.path)
+
+    @override
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Record a trial that ended or was stopped; one that never reported stays as it is."""
+        if trial.last_result.get("iteration") is not None:
+            self._guarded(self.recorder.finish, trial.config["id"])
+
+    @override
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Record a trial whose process died too often, or whose result could not be recorded."""
+        number = trial.config["id"]
+        if self._broken is None and self.recorder.records[number].state not in FINISHED:
+            text = (trial.get_error_trace() if hasattr(trial, "get_error_trace") else None) or ""
+            self._guarded(self.recorder.lose, number, *died(_error_text(trial) or text))
+
+    @override
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Raise what Tune would have logged and forgotten."""
+        if self._broken is not None:
+            raise self._broken
+        self._tick()
+
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing travels: Tune pickles it, nobody reads it back."""
+        return {}
+
+    def _guarded(self, record: Callable[..., None], *what: object) -> None:
+        try:
+            record(*what)
+        except Exception as error:
+            self._broken = error
+            raise
+
+
+def died(text: str) -> tuple[str, str]:
+    """Return kind and reason of a process that died, from Ray's words.
+
+    Example:
+        >>> died("ray.exceptions.OutOfMemoryError: Task was killed")[0]
+        'out of memory'
+        >>> died("The actor died unexpectedly before finishing this task.")[0]
+        'process died'
+    """
+    lowered = text.lower()
+    memory = "outofmemory" in lowered or "memory running low" in lowered
+    kind = "out of memory" if memory else "process died"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reason = next((line for line in lines if "died" in line or "Error" in line), "")
+    return kind, reason[:300] or "its process ended without a word"
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The three that Tune asks and tells."""
+
+    searcher: StudySearcher
+    reporter: Reporter
+    limits: Limits
+
+
+def run_trials(
+    config: SweepConfig, trainable: type[tune.Trainable], steering: Steering,
+    *, samples: int, session: Path,
+) -> None:  # fmt: skip
+    """Run trials until there are enough, a limit is met or Ctrl-C is pressed.
+
+    Args:
+        config: The sweep.
+        trainable: From ``trainable_of``.
+        steering: Who asks for trials, records them and ends the sweep early.
+        samples: How many trials to run.
+        session: Tune's directory for this session.
+    """
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=steering.searcher,
+            scheduler=_scheduler(config, steering.reporter),
+            num_samples=samples,
+            max_concurrent_trials=config.resources.concurrent,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=session.name,
+            storage_path=str(session.parent),
+            stop=steering.limits,
+            callbacks=[steering.reporter],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=2, checkpoint_frequency=0, checkpoint_at_end=False
+            ),
+        ),
+    )
+    tuner.fit()
+
+
+def trainable_of(
+    config: SweepConfig, settings: TrialSettings, data: SharedData
+) -> type[tune.Trainable]:
+    """Return what Tune runs: the adapter with what its trials share, and what each one holds."""
+    held = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
+    ready = tune.with_parameters(LearnerTrainable, settings=settings, data=data)
+    wanted = {key: value for key, value in held.items() if value}
+    return cast("type[tune.Trainable]", tune.with_resources(ready, wanted))
+
+
+def _scheduler(config: SweepConfig, reporter: Reporter) -> ParetoHalving | None:
+    early = config.early_stopping
+    if not early.enabled:
+        return None
+    scheduler = ParetoHalving(
+        config.budget.iterations,
+        config.objectives,
+        constraints=config.constraints,
+        grace=early.grace,
+        reduction=early.reduction,
+    )
+    for record in reporter.recorder.of_state("COMPLETE", "PRUNED"):
+        scheduler.remember(str(record.id), record.reports)
+    return scheduler
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"trial-{trial.config['id']:05d}-{trial.trial_id[-5:]}"
+
+
+def _error_text(trial: Trial) -> str:
+    try:
+        return Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    except OSError:
+        return ""

@@ -1,0 +1,255 @@
+"""What becomes of each trial: files first, then the study, then whoever watches.
+
+The order makes a kill harmless: a trial whose ``result.json`` is final but which the study still
+holds as running is told to the study when the run is resumed. A failed tell is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from search.rundir import FINISHED, RunDir, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from search._optuna import Study, Suggestion
+    from spaces._domains import Value
+
+SAME_FAILURES = 3
+"""So many failures of one kind, and nothing else, end a sweep; our default."""
+
+_CONTROL = ("finished", "table", "failure", "notes", "cost_s", "iteration")
+
+
+@dataclass
+class Record:
+    """What is known of one trial; the content of its ``result.json``.
+
+    Attributes:
+        id: Its number in the study.
+        state: RUNNING, COMPLETE, PRUNED or FAIL.
+        config: What was drawn or fixed, dotted.
+        metrics: The last values; of a stopped trial, what it had reached.
+        failure: Kind, reason and meta-iteration; None where it did not fail.
+        cost_s: Seconds it held its resources.
+        stopped: Why it was stopped early; empty where it was not.
+        notes: What happened on the way, such as a checkpoint gone on from.
+        reports: The curve: one row for each report with a quick validation.
+        started: When it first ran, UTC.
+        ended: When it ended, UTC.
+    """
+
+    id: int
+    config: dict[str, Value]
+    state: str = "RUNNING"
+    metrics: dict[str, Any] = field(default_factory=dict)
+    failure: dict[str, Any] | None = None
+    cost_s: float = 0.0
+    stopped: str = ""
+    notes: list[str] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    started: str = ""
+    ended: str = ""
+
+
+class Observer(Protocol):
+    """Who watches the trials: the progress display, TensorBoard."""
+
+    def started(self, record: Record) -> None:
+        """A trial is handed out."""
+
+    def reported(self, record: Record, row: Mapping[str, Any]) -> None:
+        """A trial says how far it is."""
+
+    def finished(self, record: Record) -> None:
+        """A trial has reached a state it never leaves."""
+
+
+class Recorder:
+    """Writes what happens to the trials of a run.
+
+    Args:
+        run: The run directory.
+        study: The study of the run.
+        observers: Who is told, after everything is written.
+    """
+
+    def __init__(self, run: RunDir, study: Study, observers: Sequence[Observer] = ()) -> None:
+        self.run, self.study, self.observers = run, study, tuple(observers)
+        self.records: dict[int, Record] = {}
+        for result in run.results():
+            self.records[int(result["id"])] = Record(**result)
+        self._tables: dict[int, str] = {}
+
+    def reconcile(self) -> list[int]:
+        """Bring files and study together after a kill.
+
+        Returns:
+            The trials that were left running and are to be handed out again.
+        """
+        left = []
+        for number, state in self.study.states().items():
+            if state == "WAITING" or state in FINISHED:
+                continue
+            record = self.records.get(number)
+            if record is not None and record.state in FINISHED:
+                self._tell(record)  # the driver died between the file and the study
+            else:
+                left.append(number)
+        return sorted(left)
+
+    def start(self, suggestion: Suggestion) -> list[str]:
+        """Note that a trial is handed out.
+
+        Returns:
+            The checkpoints it can go on from, newest first.
+        """
+        known = self.records.get(suggestion.number)
+        record = known or Record(suggestion.number, suggestion.config, started=_now())
+        record.config = suggestion.config
+        self.records[record.id] = record
+        self._write(record)
+        for observer in self.observers:
+            observer.started(record)
+        file = self.run.trial(record.id) / "checkpoint.json"
+        if not file.is_file():
+            return []
+        return [str(self.run.path / path) for path in json.loads(file.read_text())["checkpoints"]]
+
+    def report(self, number: int, row: Mapping[str, Any]) -> None:
+        """Note what a trial reports; ``row`` holds metrics and the trial's own control words."""
+        record = self.records[number]
+        metrics = {k: v for k, v in row.items() if k not in _CONTROL}
+        record.metrics.update(metrics)
+        record.cost_s = float(row.get("cost_s", record.cost_s))
+        for note in row.get("notes", ()):
+            if note not in record.notes:
+                record.notes.append(note)
+        if failure := row.get("failure"):
+            trace = failure.pop("traceback", "")
+            record.failure = dict(failure)
+            (self.run.trial(number) / "error.txt").write_text(trace, encoding="utf-8")
+        elif row.get("finished"):
+            record.metrics = metrics  # the last word, not mixed with quick values of the training
+            self._tables[number] = row["table"]
+        elif "accuracy" in row:
+            record.reports.append({"iteration": row["iteration"], **metrics})
+        for observer in self.observers:
+            observer.reported(record, row)
+
+    def checkpoint(self, number: int, path: str) -> None:
+        """Note a checkpoint of a trial; the last two are kept."""
+        file = self.run.trial(number) / "checkpoint.json"
+        known = json.loads(file.read_text())["checkpoints"] if file.is_file() else []
+        place = _relative(path, self.run.path)
+        newest = [place, *(other for other in known if other != place)][:2]
+        write_json(file, {"checkpoints": newest, "written": _now()})
+
+    def finish(self, number: int) -> None:
+        """Note that a trial has ended by itself or was stopped by the scheduler."""
+        record = self.records[number]
+        if record.failure is not None:
+            self._end(replace(record, state="FAIL"))
+        elif number not in self._tables:
+            at = record.reports[-1]["iteration"] if record.reports else 0
+            reason = f"stopped early at meta-iteration {at}: others were better"
+            self._end(replace(record, state="PRUNED", stopped=reason))
+        elif problem := self.study.unusable(record.metrics):
+            failure = {"kind": "no result", "reason": problem}
+            self._end(replace(record, state="FAIL", failure=failure))
+        else:
+            self._end(replace(record, state="COMPLETE"))
+
+    def lose(self, number: int, kind: str, reason: str) -> None:
+        """Note that a trial's process died, more often than it may be started again."""
+        self._end(
+            replace(self.records[number], state="FAIL", failure={"kind": kind, "reason": reason})
+        )
+
+    def cut(self, number: int, reason: str) -> None:
+        """Note that a trial was cut by the budget."""
+        self._end(replace(self.records[number], state="PRUNED", stopped=reason))
+
+    def amend(self, number: int, metrics: Mapping[str, Any]) -> None:
+        """Add metrics to a finished trial, such as its score on test classes."""
+        record = self.records[number]
+        record.metrics.update(metrics)
+        self._write(record)
+
+    def of_state(self, *states: str) -> list[Record]:
+        """Return the trials in some states, in their order."""
+        return [r for _, r in sorted(self.records.items()) if r.state in states]
+
+    def hopeless(self) -> str:
+        """Say that every trial so far failed in the same way; an empty string where not so."""
+        ended = self.of_state(*FINISHED)
+        failures = [r.failure for r in ended if r.failure is not None]
+        if len(failures) < max(SAME_FAILURES, len(ended)):
+            return ""
+        kinds = Counter(f"{f['kind']}: {re.sub(r'[0-9.]+', '#', f['reason'])}" for f in failures)
+        if len(kinds) > 1:
+            return ""
+        last = failures[-1]
+        return (
+            f"The first {len(failures)} trials all failed in the same way ({last['kind']}: "
+            f"{last['reason']}). The traceback is in "
+            f"{self.run.trial(ended[-1].id) / 'error.txt'}."
+        )
+
+    def _end(self, record: Record) -> None:
+        record.ended = _now()
+        self.records[record.id] = record
+        checkpoints = self._checkpoints(record.id)
+        if record.state == "COMPLETE":
+            table = json.loads(self._tables.pop(record.id))
+            write_json(self.run.trial(record.id) / "table.json", table)
+            self._keep_student(record.id, checkpoints)
+        self._write(record)
+        self._tell(record)
+        for path in checkpoints:
+            shutil.rmtree(path, ignore_errors=True)  # the student is kept, the rest was for a kill
+        (self.run.trial(record.id) / "checkpoint.json").unlink(missing_ok=True)
+        for observer in self.observers:
+            observer.finished(record)
+
+    def _tell(self, record: Record) -> None:
+        if record.state == "COMPLETE":
+            self.study.complete(record.id, record.metrics)
+        elif record.state == "PRUNED":
+            self.study.prune(record.id, record.metrics, record.stopped)
+        else:
+            self.study.fail(record.id, record.failure or {}, record.metrics)
+
+    def _checkpoints(self, number: int) -> list[Path]:
+        file = self.run.trial(number) / "checkpoint.json"
+        if not file.is_file():
+            return []
+        return [self.run.path / path for path in json.loads(file.read_text())["checkpoints"]]
+
+    def _keep_student(self, number: int, checkpoints: list[Path]) -> None:
+        student = self.run.trial(number) / "student"
+        for checkpoint in checkpoints:
+            if (checkpoint / "student").is_dir():
+                shutil.rmtree(student, ignore_errors=True)
+                shutil.copytree(checkpoint / "student", student)
+                return
+        raise RuntimeError(f"Trial {number} finished, but its student is in none of {checkpoints}.")
+
+    def _write(self, record: Record) -> None:
+        self.run.write_result(asdict(record))
+
+
+def _relative(path: str, run: Path) -> str:
+    return str(Path(path).relative_to(run)) if Path(path).is_relative_to(run) else path
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,197 @@
+"""The run directory: what lies where, and how it is written.
+
+::
+
+    RUN/sweep.yaml            the resolved sweep file
+    RUN/run.json              name, method, versions, data fingerprint, study name, sessions
+    RUN/study.journal         the Optuna journal; the driver is its only writer
+    RUN/trials/<id>/          result.json, table.json, student/, checkpoint.json, error.txt
+    RUN/ray/<session>/        Tune's files, one directory for each driver session
+    RUN/tensorboard/          one subdirectory for each trial, HParams at the root
+    RUN/driver.lock           held by the process that drives the run
+
+Nothing here imports a framework, so that ``results`` answers at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FINISHED = ("COMPLETE", "PRUNED", "FAIL")
+"""The states that a trial never leaves."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths of one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> RunDir:
+        """Make a new run directory.
+
+        Raises:
+            UserError: The directory exists and is not empty, or cannot be written.
+        """
+        if (path / "run.json").exists():
+            raise UserError(
+                f"There is already a run at {path}. Go on with it (`fewtune resume {path}`), add "
+                f"trials to it (`fewtune extend {path} --trials N`), or give another --name."
+            )
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(
+                f"{path} exists and is not a run; it is left as it is. Give another --name."
+            )
+        try:
+            (path / "trials").mkdir(parents=True)
+        except OSError as error:
+            raise UserError(
+                f"The run cannot be written at {path}: {error.strerror}. Give another --storage."
+            ) from error
+        return cls(path.resolve())
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDir:
+        """Open an existing run directory.
+
+        Raises:
+            UserError: The path is not a run.
+        """
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            found = "is a directory without run.json" if path.is_dir() else "does not exist"
+            found = "is a file" if path.is_file() else found
+            raise UserError(
+                f"A run is a directory made by `fewtune sweep`, such as runs/NAME; {path} {found}."
+            )
+        return cls(path.resolve())
+
+    @property
+    def sweep_file(self) -> Path:
+        """The resolved sweep file, which ``load_sweep`` reads back."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def info_file(self) -> Path:
+        """What the run is: ``run.json``."""
+        return self.path / "run.json"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna journal."""
+        return self.path / "study.journal"
+
+    @property
+    def ray(self) -> Path:
+        """The parent of Tune's directories."""
+        return self.path / "ray"
+
+    @property
+    def tensorboard(self) -> Path:
+        """What ``fewtune board`` shows."""
+        return self.path / "tensorboard"
+
+    def trial(self, number: int) -> Path:
+        """The directory of one trial."""
+        return self.path / "trials" / str(number)
+
+    def info(self) -> dict[str, Any]:
+        """Read ``run.json``."""
+        return dict(read_json(self.info_file))
+
+    def write_info(self, **changes: object) -> dict[str, Any]:
+        """Change some keys of ``run.json`` and return all of it."""
+        known = self.info() if self.info_file.exists() else {}
+        known.update(changes)
+        write_json(self.info_file, known)
+        return known
+
+    def result(self, number: int) -> dict[str, Any] | None:
+        """Read what is known of one trial; None where nothing is."""
+        file = self.trial(number) / "result.json"
+        return read_json(file) if file.is_file() else None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write what is known of one trial, whole or not at all."""
+        write_json(self.trial(int(result["id"])) / "result.json", result)
+
+    def results(self) -> list[dict[str, Any]]:
+        """Read every trial's result, in the order of the trials."""
+        found = (self.path / "trials").glob("*/result.json")
+        return sorted((read_json(file) for file in found), key=lambda result: int(result["id"]))
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Hold the run for this process; the lock goes with the process, however it ends.
+
+        Raises:
+            UserError: Another process drives the run.
+        """
+        with (self.path / "driver.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                lock.seek(0)
+                holder = lock.read().strip()
+                raise UserError(
+                    f"The run at {self.path} is being driven by another process"
+                    f"{f' ({holder})' if holder else ''}. Wait for it to end, or stop it first."
+                ) from error
+            lock.seek(0)
+            lock.truncate()
+            lock.write(f"process {os.getpid()}\n")
+            lock.flush()
+            yield
+
+
+def read_json(file: Path) -> Any:  # noqa: ANN401 - JSON is what it is
+    """Read a JSON file.
+
+    Raises:
+        UserError: The file is not whole; it is named.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: it is no JSON ({error}).") from error
+
+
+def write_json(file: Path, value: object) -> None:
+    """Write a JSON file whole or not at all; a number that is not finite becomes null."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    text = json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
+    with temporary.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(file)
+
+
+def finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Replace numbers that are not finite by None, at any depth, and tuples by lists.
+
+    Example:
+        >>> finite({"loss": float("nan"), "values": (1.0, float("inf"))})
+        {'loss': None, 'values': [1.0, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value

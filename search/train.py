@@ -1,0 +1,75 @@
+"""One configuration, in this process, without Ray: for debugging and for repeating a trial.
+
+The same learner, seed, threads and numbers of tasks as in a sweep, so the same metrics, times
+aside.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from search import registry
+from search._optuna import first_point
+from search.preflight import load_data
+from search.progress import duration, show
+from search.sweep import run_settings
+from trainables._learner import TaskShape
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from search.config import SweepConfig
+    from spaces._domains import Value
+    from trainables._learner import Learner
+
+
+def train(config: SweepConfig, *, out: Path | None = None) -> dict[str, Any]:
+    """Train one configuration and score it.
+
+    Args:
+        config: What its space fixes is taken; what it leaves open has the method's default,
+            brought into the space.
+        out: Where to write the student; None: it is not kept.
+
+    Returns:
+        The metrics, as a trial of a sweep has them.
+
+    Raises:
+        DataError: The data is missing, or cannot fill the tasks.
+        ConfigError: A parameter is unknown or has an impossible value.
+    """
+    settings = configuration(config)
+    data, run = load_data(config), run_settings(config)
+    torch.set_num_threads(max(1, int(config.resources.cpu)))
+    shape = TaskShape(config.data.ways, config.data.shots, config.data.queries)
+    learner = registry.learner(config.method)(settings, data, shape, run)
+    _train(learner, run.iterations, config.evaluation.reports)
+    outcome = learner.finish()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        outcome.student.save(out)
+    return dict(outcome.metrics)
+
+
+def configuration(config: SweepConfig) -> dict[str, Value]:
+    """Return the one configuration that a sweep file means when it is trained alone."""
+    return first_point(config.resolved_space(), registry.defaults(config.method))
+
+
+def _train(learner: Learner, iterations: int, reports: int) -> None:
+    began, every = time.monotonic(), max(1, iterations // reports)
+    for done in range(1, iterations + 1):
+        loss = learner.step()["loss"]
+        if done % every == 0:
+            quick = learner.validate()
+            words = ", ".join(f"{name} {show(name, value)}" for name, value in quick.items())
+            took = duration(time.monotonic() - began)
+            _say(f"{done}/{iterations}: loss {loss:.3f}, {words} ({took})")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
