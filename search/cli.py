@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from typing_extensions import override
 
 from search.outlets import echo, end, tidy_stdout, write_json
 from search.registry import METHODS
@@ -17,7 +18,6 @@ from search.registry import METHODS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from search.config import SweepConfig
 
 _RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -48,7 +48,17 @@ def _version(context: click.Context, _option: click.Parameter, wanted: object) -
     context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _InOrder(click.Group):
+    """Lists its commands as they stand below: as a user meets them, not by the alphabet."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -94,7 +104,9 @@ def sweep(
     config = load_sweep(file, (*overrides, *budget))
     if name is not None:
         check_name(name)
-    _check_data(config)
+    from search.preflight import load_data
+
+    load_data(config)  # before Ray is imported: data that is wrong is said at once
     from search.sweep import run_sweep
 
     _done(run_sweep(config, name=name, storage=storage, address=address))
@@ -207,7 +219,6 @@ def train(*, file: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from search.config import load_sweep
 
     config = load_sweep(file, overrides)
-    _check_data(config)
     from search.train import train as train_one
 
     with tidy_stdout():
@@ -331,12 +342,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _command(words: list[str]) -> Callable[[], Any]:
     words = [word for word in words if word != "--debug"]
     return lambda: cli.main(words, prog_name="fewtune", standalone_mode=False)
-
-
-def _check_data(config: SweepConfig) -> None:
-    from search.preflight import load_data
-
-    load_data(config)
 
 
 def _console() -> Any:  # noqa: ANN401 - rich is imported only where something is printed

@@ -225,7 +225,7 @@ def dump_sweep(config: SweepConfig) -> str:
     """
     plain: dict[str, Any] = config.model_dump(exclude={"space", "constraints"})
     plain["space"] = {name: write_entry(domain) for name, domain in config.space.items()}
-    plain["constraints"] = [constraint.text() for constraint in config.constraints]
+    plain["constraints"] = [str(constraint) for constraint in config.constraints]
     ordered = {name: plain[name] for name in SweepConfig.model_fields}
     resolve_paths(ordered, Path.cwd())
     return yaml.safe_dump(

@@ -2,7 +2,7 @@
 
 Example:
     >>> small = Constraint.parse("student_params <= 60_000")
-    >>> small.text(), small.violation({"student_params": 30000}), small.holds({})
+    >>> str(small), small.violation({"student_params": 30000}), small.holds({})
     ('student_params <= 60000', -0.5, False)
 """
 
@@ -12,6 +12,8 @@ import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+from typing_extensions import override
 
 from search.errors import UserError, suggest
 from search.metrics import METRICS, USABLE, refusal
@@ -74,7 +76,8 @@ class Constraint:
         """Tell whether the metrics of a trial keep the constraint."""
         return self.violation(metrics) <= 0
 
-    def text(self) -> str:
+    @override
+    def __str__(self) -> str:
         """Write the constraint so that ``parse`` reads it back."""
         whole = self.bound.is_integer() and abs(self.bound) < 1e15
         return f"{self.metric} {self.op} {int(self.bound) if whole else repr(self.bound)}"
@@ -113,7 +116,7 @@ def _check_possible(constraint: Constraint) -> None:
     beyond = constraint.bound < limit if below else constraint.bound > limit
     if beyond or (strict and constraint.bound == limit):
         raise UserError(
-            f"`{constraint.text()}` can never hold: {constraint.metric} lies in "
+            f"`{constraint}` can never hold: {constraint.metric} lies in "
             f"{_interval(metric.low, metric.high)}."
         )
 
@@ -139,7 +142,7 @@ def contradictions(constraints: Iterable[Constraint]) -> list[str]:
         floor, ceiling = floors[metric], ceilings[metric]
         strict = floor.op == ">" or ceiling.op == "<"
         if floor.bound > ceiling.bound or (strict and floor.bound == ceiling.bound):
-            found.append(f"`{floor.text()}` and `{ceiling.text()}` cannot both hold.")
+            found.append(f"`{floor}` and `{ceiling}` cannot both hold.")
     return sorted(found)
 
 

@@ -18,7 +18,7 @@ REAL = st.floats(allow_nan=False, allow_infinity=False)
 @given(st.sampled_from(USABLE), st.sampled_from(sorted(OPS)), st.floats(0.001, 0.999))
 def test_written_and_read_back_is_the_same(metric, op, bound):
     constraint = Constraint(metric, op, bound)
-    assert Constraint.parse(constraint.text()) == constraint
+    assert Constraint.parse(str(constraint)) == constraint
 
 
 @given(st.sampled_from(sorted(OPS)), REAL, st.floats(allow_nan=False))

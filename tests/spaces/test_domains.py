@@ -1,6 +1,7 @@
 """The vocabulary of a space: what a domain holds, and which ones contradict themselves."""
 
 import math
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -59,7 +60,10 @@ def test_a_value_of_another_kind_is_outside(domain, strangers):
     [
         (lambda: Int(4, 1, why=WHY), "from low to high; found [4, 1]. Swap the bounds"),
         (lambda: Float(1.0, 0.5, why=WHY), "from low to high; found [1, 0.5]"),
-        (lambda: Int(1.5, 2, why=WHY), "whole numbers as bounds; found [1.5, 2]. Use float"),
+        (
+            lambda: Int(cast("int", 1.5), 2, why=WHY),
+            "whole numbers as bounds; found [1.5, 2]. Use float",
+        ),
         (lambda: Int(True, 2, why=WHY), "whole numbers as bounds; found [true, 2]"),
         (lambda: Float(0, math.inf, why=WHY), "two finite numbers as bounds; found [0, inf]"),
         (lambda: Float(math.nan, 1, why=WHY), "two finite numbers as bounds; found [nan, 1]"),
@@ -71,7 +75,10 @@ def test_a_value_of_another_kind_is_outside(domain, strangers):
         (lambda: Choice((1, True), why=WHY), "all words, all numbers or all true/false"),
         (lambda: Choice((math.nan, 1.0), why=WHY), "a finite number, a word or true/false"),
         (lambda: Fixed(math.inf, why=WHY), "a finite number, a word or true/false; found inf"),
-        (lambda: Fixed(None, why=WHY), "a finite number, a word or true/false; found None"),
+        (
+            lambda: Fixed(cast("str", None), why=WHY),
+            "a finite number, a word or true/false; found None",
+        ),
         (lambda: Int(1, 2, why=" "), "must say why it has these bounds"),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import spaces
+from search.entries import samples
 from search.registry import METHODS, check_settings, defaults, published, space
 from spaces._domains import Choice, Fixed, active, check_space, is_whole
 
@@ -55,11 +56,7 @@ def test_every_parameter_is_a_setting_of_the_same_kind(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_method_accepts_every_corner(method):
     for name, domain in space(method).items():
-        if isinstance(domain, Fixed):
-            values = (domain.value,)
-        else:
-            values = domain.options if isinstance(domain, Choice) else (domain.low, domain.high)
-        for value in values:
+        for value in samples(domain):
             check_settings(method, {name: value})
 
 

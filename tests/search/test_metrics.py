@@ -1,0 +1,28 @@
+"""The table of metrics is complete and says what may steer a search."""
+
+from search.metrics import METRICS, USABLE, refusal
+
+ISSUE = [
+    "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
+    "adapt_ms", "adapt_speedup", "adapt_macs", "student_params", "student_macs",
+    "teacher_accuracy", "test_accuracy", "test_accuracy_ci95", "train_seconds",
+]  # fmt: skip
+
+
+def test_the_names_of_the_contract_are_there_in_their_order():
+    assert list(METRICS)[: len(ISSUE)] == ISSUE
+
+
+def test_what_touches_test_classes_or_is_a_word_cannot_steer():
+    assert {"test_accuracy", "test_accuracy_ci95", "pattern"} == set(METRICS) - set(USABLE)
+    assert "Use accuracy, measured on validation classes" in refusal("test_accuracy")
+    assert all(refusal(name) == "" for name in USABLE)
+
+
+def test_every_metric_says_what_it_means_and_what_is_better():
+    assert all(metric.meaning for metric in METRICS.values())
+    assert [name for name, metric in METRICS.items() if metric.better is None] == ["pattern"]
+    assert {name for name, metric in METRICS.items() if metric.early} == {
+        "student_params",
+        "student_macs",
+    }
