@@ -10,30 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from typing_extensions import override
 
+from search.options import (
+    FILE,
+    FOLDER,
+    InOrder,
+    address_option,
+    bounds,
+    json_option,
+    pick,
+    set_option,
+)
 from search.outlets import echo, end, tidy_stdout, write_json
 from search.registry import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-
-_RUN = click.Path(exists=True, file_okay=False, path_type=Path)
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-_set = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override one key of the file, as data.source=omniglot; may be given again.",
-)
-_address = click.option(
-    "--address", metavar="ADDR", help="A running Ray cluster: auto, or ray://HOST:PORT."
-)
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 def _version(context: click.Context, _option: click.Parameter, wanted: object) -> None:
@@ -48,16 +40,8 @@ def _version(context: click.Context, _option: click.Parameter, wanted: object) -
     context.exit()
 
 
-class _InOrder(click.Group):
-    """Lists its commands as they stand below: as a user meets them, not by the alphabet."""
-
-    @override
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
 @click.group(
-    cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option(
     "--version",
@@ -77,8 +61,8 @@ def cli(*, debug: bool) -> None:
 
 
 @cli.command()
-@click.argument("file", required=False, type=_FILE, metavar="[FILE.yaml]")
-@_set
+@click.argument("file", required=False, type=FILE, metavar="[FILE.yaml]")
+@set_option
 @click.option("--name", help="Name of the run; left out: method, data and time.")
 @click.option(
     "--storage",
@@ -86,7 +70,7 @@ def cli(*, debug: bool) -> None:
     metavar="DIR",
     help="Where run directories are made.",
 )
-@_address
+@address_option
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Instead of the file's.")
 def sweep(
     *,
@@ -113,8 +97,8 @@ def sweep(
 
 
 @cli.command()
-@click.argument("run", type=_RUN)
-@_address
+@click.argument("run", type=FOLDER)
+@address_option
 def resume(*, run: Path, address: str | None) -> None:
     """Go on with a sweep that was stopped."""
     from search.sweep import resume as resume_run
@@ -123,9 +107,9 @@ def resume(*, run: Path, address: str | None) -> None:
 
 
 @cli.command()
-@click.argument("run", type=_RUN)
+@click.argument("run", type=FOLDER)
 @click.option("--trials", type=click.IntRange(min=1), required=True, help="How many more.")
-@_address
+@address_option
 def extend(*, run: Path, trials: int, address: str | None) -> None:
     """Add trials to a sweep, finished or not."""
     from search.sweep import extend as extend_run
@@ -134,9 +118,9 @@ def extend(*, run: Path, trials: int, address: str | None) -> None:
 
 
 @cli.command()
-@click.argument("run", type=_RUN)
+@click.argument("run", type=FOLDER)
 @click.option("--front", is_flag=True, help="Only the feasible Pareto front.")
-@_json
+@json_option
 def results(*, run: Path, front: bool, as_json: bool) -> None:
     """Show the trials of a sweep and its feasible Pareto front."""
     from search.results import load_results
@@ -150,7 +134,7 @@ def results(*, run: Path, front: bool, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("run", type=_RUN)
+@click.argument("run", type=FOLDER)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True)
 def board(*, run: Path, host: str, port: int) -> None:
@@ -161,12 +145,13 @@ def board(*, run: Path, host: str, port: int) -> None:
 
 
 @cli.command()
-@click.argument("run", type=_RUN)
+@click.argument("run", type=FOLDER)
 @click.option(
     "--pick",
+    "choice",
     default="knee",
     show_default=True,
-    callback=lambda _context, _option, value: _pick(value),
+    callback=pick,
     metavar="best|knee|fastest|smallest|TRIAL",
     help="Which point of the front, or the number of a trial.",
 )
@@ -175,7 +160,7 @@ def board(*, run: Path, host: str, port: int) -> None:
     "maxima",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=lambda _context, _option, value: _bounds(value),
+    callback=bounds,
     help="Only trials with at most this, as adapt_ms=2.5; may be given again.",
 )
 @click.option(
@@ -186,18 +171,18 @@ def board(*, run: Path, host: str, port: int) -> None:
     metavar="DIR",
     help="The bundle's directory.",
 )
-def export(*, run: Path, pick: str, maxima: dict[str, float], out: Path) -> None:
+def export(*, run: Path, choice: str, maxima: dict[str, float], out: Path) -> None:
     """Write a configuration and its student as a bundle."""
     from search.export import export as write_bundle
 
-    echo(write_bundle(run, pick, maxima, out).sentence)
+    echo(write_bundle(run, choice, maxima, out).sentence)
 
 
 @cli.command()
-@click.argument("bundle", type=_FOLDER)
-@click.option("--support", required=True, type=_FOLDER, help="Labelled images: a folder a class.")
-@click.option("--query", type=_FOLDER, help="Images to classify; in class folders, also scored.")
-@_json
+@click.argument("bundle", type=FOLDER)
+@click.option("--support", required=True, type=FOLDER, help="Labelled images: a folder a class.")
+@click.option("--query", type=FOLDER, help="Images to classify; in class folders, also scored.")
+@json_option
 def adapt(*, bundle: Path, support: Path, query: Path | None, as_json: bool) -> None:
     """Adapt an exported student to your own classes, and predict."""
     from search.adapt import adapt as adapt_bundle
@@ -211,9 +196,9 @@ def adapt(*, bundle: Path, support: Path, query: Path | None, as_json: bool) -> 
 
 
 @cli.command()
-@click.argument("file", type=_FILE, metavar="FILE.yaml")
-@_set
-@_json
+@click.argument("file", type=FILE, metavar="FILE.yaml")
+@set_option
+@json_option
 def train(*, file: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Train one configuration in this process, without Ray."""
     from search.config import load_sweep
@@ -232,7 +217,7 @@ def train(*, file: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
-@_json
+@json_option
 def methods(*, as_json: bool) -> None:
     """List the methods."""
     from search.listing import method_rows, print_methods
@@ -245,7 +230,7 @@ def methods(*, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("method", type=click.Choice(METHODS), metavar="METHOD")
-@_json
+@json_option
 def space(*, method: str, as_json: bool) -> None:
     """Show what a method searches, and why within these bounds."""
     from search.listing import print_space, space_document
@@ -264,7 +249,7 @@ def data() -> None:
 
 
 @data.command("list")
-@_json
+@json_option
 def data_list(*, as_json: bool) -> None:
     """List the sources, and whether they can be read from here."""
     from search.listing import print_sources, source_rows
@@ -279,19 +264,21 @@ def data_list(*, as_json: bool) -> None:
 
 @data.command("check")
 @click.argument("source")
-@click.option("--path", type=_FOLDER, help="Where its files are; left out: FEWTUNE_DATA.")
+@click.option("--path", type=FOLDER, help="Where its files are; left out: FEWTUNE_DATA.")
 @click.option("--split", type=click.Path(exists=True, path_type=Path), help="Lists of classes.")
 @click.option("--size", type=int, help="Side of the images in pixels.")
+@click.option("--channels", type=int, help="1 grey, 3 colour.")
 @click.option("--ways", type=int, default=5, show_default=True)
 @click.option("--shots", type=int, default=1, show_default=True)
 @click.option("--queries", type=int, default=15, show_default=True)
-@_json
+@json_option
 def data_check(  # noqa: PLR0913 - one argument for each word of the command
     *,
     source: str,
     path: Path | None,
     split: Path | None,
     size: int | None,
+    channels: int | None,
     ways: int,
     shots: int,
     queries: int,
@@ -301,7 +288,7 @@ def data_check(  # noqa: PLR0913 - one argument for each word of the command
     from trainables._data import check_shape, load
 
     with tidy_stdout():
-        found = load(source, root=path, split=split, size=size)
+        found = load(source, root=path, split=split, size=size, channels=channels)
     if not as_json:
         for line in found.report.lines():
             echo(line)
@@ -320,7 +307,7 @@ def data_check(  # noqa: PLR0913 - one argument for each word of the command
     type=click.Path(file_okay=False, path_type=Path),
     help="Where to put its files; left out: FEWTUNE_DATA.",
 )
-@_json
+@json_option
 def data_prepare(*, source: str, path: Path | None, as_json: bool) -> None:
     """Download a source from its official address, or verify what is there."""
     from trainables._data import prepare
@@ -347,7 +334,10 @@ def _command(words: list[str]) -> Callable[[], Any]:
 def _console() -> Any:  # noqa: ANN401 - rich is imported only where something is printed
     from rich.console import Console
 
-    return Console()
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file has no width of its own
+    return console
 
 
 def _done(run: Path) -> None:
@@ -358,24 +348,6 @@ def _done(run: Path) -> None:
         f"Take one home:     fewtune export {run} --pick knee -o my-student",
     ):
         echo(line, to_stderr=True)
-
-
-def _pick(word: str) -> str:
-    if word in ("best", "knee", "fastest", "smallest") or word.isdecimal():
-        return word
-    raise click.BadParameter(
-        f"{word!r} is neither best, knee, fastest or smallest nor the number of a trial."
-    )
-
-
-def _bounds(texts: tuple[str, ...]) -> dict[str, float]:
-    from search.constraints import read_bound
-    from search.errors import UserError
-
-    try:
-        return dict(read_bound(text) for text in texts)
-    except UserError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAILED
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
-        echo("Stopped. A sweep goes on with `fewtune resume RUN`.", to_stderr=True)
+        echo("Stopped.", to_stderr=True)
         return FAILED
     if isinstance(error, click.ClickException):
         error.show(sys.stderr)

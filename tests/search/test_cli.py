@@ -167,7 +167,7 @@ main(["sweep"])
         process.send_signal(signal.SIGINT)
         _out, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert err.strip() == "Stopped. A sweep goes on with `fewtune resume RUN`."
+    assert err.strip() == "Stopped."
 
 
 def test_a_reader_that_leaves_early_is_no_crash():

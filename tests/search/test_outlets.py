@@ -30,7 +30,7 @@ def ended(error, *, debug=False):
         (SpaceError("It is inverted."), 2, "Error: It is inverted.\n"),
         (click.BadParameter("No."), 2, "Error: Invalid value: No.\n"),
         (click.ClickException("Not here."), 2, "Error: Not here.\n"),
-        (KeyboardInterrupt(), 1, "Stopped. A sweep goes on with `fewtune resume RUN`.\n"),
+        (KeyboardInterrupt(), 1, "Stopped.\n"),
         (click.exceptions.Abort(), 1, "Stopped."),
         (RuntimeError("a\n b."), 1, "Unexpected RuntimeError: a b. Run it again as `fewtune --de"),
         (MemoryError(), 1, "Unexpected MemoryError: it gave no reason."),

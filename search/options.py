@@ -1,0 +1,53 @@
+"""What the commands of ``fewtune`` share: paths, options, and how their words are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from typing_extensions import override
+
+from search.constraints import read_bound
+from search.errors import UserError
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one key of the file, as data.source=omniglot; may be given again.",
+)
+address_option = click.option(
+    "--address", metavar="ADDR", help="A running Ray cluster: auto, or ray://HOST:PORT."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+class InOrder(click.Group):
+    """Lists its commands as they stand below: as a user meets them, not by the alphabet."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def pick(_context: click.Context, _option: click.Parameter, word: str) -> str:
+    """Read ``--pick``: a word, or the number of a trial."""
+    if word in ("best", "knee", "fastest", "smallest") or word.isdecimal():
+        return word
+    raise click.BadParameter(
+        f"{word!r} is neither best, knee, fastest or smallest nor the number of a trial."
+    )
+
+
+def bounds(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, float]:
+    """Read ``--max KEY=VALUE``, given any number of times."""
+    try:
+        return dict(read_bound(text) for text in texts)
+    except UserError as error:
+        raise click.BadParameter(str(error)) from error
