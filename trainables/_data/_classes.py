@@ -124,7 +124,7 @@ def _decode_class(builder: Builder, one: ClassFiles, pool: ThreadPoolExecutor) -
 
 def empty_class(name: str, where: Path, lost: Mapping[str, int]) -> DataError:
     """The error for a class without images."""
-    why = ", ".join(f"{n} times: {reason}" for reason, n in sorted(lost.items()))
+    why = ", ".join(f"{reason}: {n}" for reason, n in sorted(lost.items()))
     return DataError(
         f"Class {name} in {where} has no readable image"
         + (f" ({why})" if why else "")
@@ -157,10 +157,10 @@ def pick(
     """
     missing = [name for part in SPLITS for name in splits[part] if name not in classes]
     if missing:
-        some = ", ".join(missing[:3])
+        some = ", ".join(missing[:3]) + (" and others" if len(missing) > 3 else "")
         known = ", ".join(list(classes)[:3])
         raise DataError(
-            f"The split names {len(missing)} classes that are not in {where} (such as {some}); "
-            f"it holds {len(classes)} classes (such as {known})."
+            f"Classes that the split names are not in {where} ({len(missing)}: {some}); it holds "
+            f"{len(classes)}, such as {known}."
         )
     return {part: [classes[name] for name in splits[part]] for part in SPLITS}

@@ -7,6 +7,7 @@ least five classes in each where there are enough (our default: five ways is the
 """
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,14 @@ import numpy as np
 
 from trainables._data._archive import FolderTree, Tree, identity_of, open_tree
 from trainables._data._builder import Builder, Tally
-from trainables._data._classes import ClassFiles, decode_classes, empty_class, pick, sort_out
+from trainables._data._classes import (
+    ClassFiles,
+    decode_classes,
+    empty_class,
+    kind_of,
+    pick,
+    sort_out,
+)
 from trainables._data._source import Plan, Request, Source
 from trainables._data._splits import FILE_NAMES, Splits, checked_split, read_split, split_name
 from trainables._data.dataset import SPLITS, DataError
@@ -94,8 +102,9 @@ def _refuse_empty(tree: Tree, found: dict[str, list[str]], split: Path | None) -
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in folder.split("/"))
         lists = split is not None and split.resolve().is_relative_to(tree.path.resolve() / folder)
         if not inside and not hidden and not lists:
-            lost = [reason for reason, file in tree.skips if _within(file, folder)]
-            raise empty_class(folder, tree.path, {reason: lost.count(reason) for reason in lost})
+            left_out = [*tree.skips, *((kind_of(file), file) for file in tree.files)]
+            lost = Counter(str(reason) for reason, file in left_out if _within(file, folder))
+            raise empty_class(folder, tree.path, lost)
 
 
 def _within(inner: str, outer: str) -> bool:
