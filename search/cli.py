@@ -16,7 +16,6 @@ from search.options import (
     FOLDER,
     InOrder,
     address_option,
-    bounds,
     json_option,
     pick,
     set_option,
@@ -160,7 +159,6 @@ def board(*, run: Path, host: str, port: int) -> None:
     "maxima",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=bounds,
     help="Only trials with at most this, as adapt_ms=2.5; may be given again.",
 )
 @click.option(
@@ -171,11 +169,14 @@ def board(*, run: Path, host: str, port: int) -> None:
     metavar="DIR",
     help="The bundle's directory.",
 )
-def export(*, run: Path, choice: str, maxima: dict[str, float], out: Path) -> None:
+def export(*, run: Path, choice: str, maxima: tuple[str, ...], out: Path) -> None:
     """Write a configuration and its student as a bundle."""
+    from search.constraints import read_bound
+
+    bounds = dict(map(read_bound, maxima))
     from search.export import export as write_bundle
 
-    echo(write_bundle(run, choice, maxima, out).sentence)
+    echo(write_bundle(run, choice, bounds, out).sentence)
 
 
 @cli.command()

@@ -51,6 +51,7 @@ METRICS: Mapping[str, Metric] = {
     "student_params": Metric("parameters of the student", "", "min", early=True),
     "student_macs": Metric("multiply-accumulates to classify one image", "", "min", early=True),
     "teacher_accuracy": Metric("of the adapted teacher, on validation tasks", "", "max", high=1.0),
+    "guided_accuracy": Metric("of the student with its teacher beside it", "", "max", high=1.0),
     "test_accuracy": Metric(
         "on test classes, once, at the end of a sweep", "", "max", high=1.0, usable=False
     ),

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _STUDENT = When("baseline", ("tsmd", "student", "fixed_teacher"))
 _TEACHER = When("baseline", ("tsmd", "fixed_teacher", "oracle"))
-_META_TEACHER = When("baseline", ("tsmd", "oracle"))
 _BOTH = When("baseline", ("tsmd", "fixed_teacher"))
 _DISTILS = When("distillation.loss", ("kl", "relational"))
 
@@ -86,8 +85,8 @@ SPACE: Space = {
     "teacher.pretrain": Float(
         0.0,
         0.8,
-        when=_META_TEACHER,
-        why="an untrained teacher misleads; past 0.8 the student has too few iterations left",
+        when=_BOTH,
+        why="an untrained teacher misleads; its head start comes on top and costs time (ours)",
     ),
     "distillation.loss": Choice(
         ("kl", "relational", "none"),
@@ -108,16 +107,17 @@ SPACE: Space = {
         when=When("distillation.loss", ("kl",)),
         why="1 leaves the teacher as sharp as it is; at 8 its logits are close to uniform (ours)",
     ),
-    "distillation.views": Int(
+    "distillation.outer": Float(
+        0.0,
+        4.0,
+        when=_DISTILS,
+        why="0 is the paper, which distils on the support set alone; 1 adds the query set (ours)",
+    ),
+    "views": Int(
         0,
         3,
-        when=_BOTH,
+        when=_STUDENT,
         why="views give the teacher something the labels do not say; each one costs a pass (ours)",
-    ),
-    "distillation.outer": Choice(
-        (False, True),
-        when=_DISTILS,
-        why="false is the paper; true also distils on the query set (ours)",
     ),
     "epsilon": Float(
         0.0,
@@ -134,13 +134,13 @@ PUBLISHED: Mapping[str, Mapping[str, Value]] = {
         "teacher.kind": "resnet50",
         "distillation.loss": "kl",
         "distillation.weight": 1.0,
-        "distillation.outer": False,
+        "distillation.outer": 0.0,
     },
     "Wu et al. 2023, relational distillation": {
         "baseline": "tsmd",
         "student.depth": 4,
         "teacher.kind": "resnet50",
         "distillation.loss": "relational",
-        "distillation.outer": False,
+        "distillation.outer": 0.0,
     },
 }

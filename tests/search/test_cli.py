@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import search
-from search.cli import cli
+from search.cli import cli, main
 from search.registry import METHODS
 
 COMMANDS = (
@@ -117,12 +116,29 @@ def test_version():
         (["train"], "Missing argument 'FILE.yaml'."),
     ],
 )
-def test_wrong_input_ends_with_2_and_a_sentence(words, says, tmp_path):
-    done = fewtune(*words, cwd=tmp_path, env={**os.environ, **paths(tmp_path)})
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
+def test_wrong_input_ends_with_2_and_a_sentence(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEWTUNE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2, err
+    assert says in err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_a_real_process_ends_with_2_and_every_mistake_of_the_file(tmp_path):
+    file = tmp_path / "s.yaml"
+    file.write_text("method: maml\nspace: {student.widht: 8}\nconstraints: [student_parms <= 4]\n")
+    done = fewtune("sweep", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    first, space_error, constraint_error = done.stderr.splitlines()
+    assert first == f"Error: {file} has 2 errors:"
+    assert space_error.startswith("  line 2, space.student.widht: The method has no parameter")
+    assert space_error.endswith("Did you mean student.width?")
+    assert constraint_error.startswith("  line 3, constraints[0]: `student_parms <= 4` names no")
+    assert constraint_error.endswith("Did you mean student_params?")
 
 
 def test_an_unexpected_error_ends_with_1_and_debug_shows_where(tmp_path):
@@ -335,8 +351,7 @@ def test_space_says_domain_default_stage_condition_and_reason():
 
 
 def test_data_check_and_prepare(tmp_path, monkeypatch):
-    for name, value in paths(tmp_path).items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FEWTUNE_CACHE", str(tmp_path / "cache"))
     shown = invoke("data", "check", "glyphs", "--size", 20, "--shots", 5).stdout
     assert "20 x 20, grey" in shown
     assert shown.endswith("5-way 5-shot with 15 queries: fits\n")
@@ -345,9 +360,3 @@ def test_data_check_and_prepare(tmp_path, monkeypatch):
     assert found["source"] == "glyphs"
     assert Path(found["path"]).is_relative_to(tmp_path)
     assert "glyphs is ready in" in invoke("data", "prepare", "glyphs", "--path", tmp_path).stdout
-
-
-def paths(tmp_path: Path) -> dict[str, str]:
-    """Return the environment that keeps a test's files in its own folder."""
-    tree = str(Path(search.__file__).parents[1])
-    return {"FEWTUNE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": tree}

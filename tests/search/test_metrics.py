@@ -2,7 +2,7 @@
 
 from search.metrics import METRICS, USABLE, refusal
 
-ISSUE = [
+CONTRACT = [
     "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
     "adapt_ms", "adapt_speedup", "adapt_macs", "student_params", "student_macs",
     "teacher_accuracy", "test_accuracy", "test_accuracy_ci95", "train_seconds",
@@ -10,7 +10,7 @@ ISSUE = [
 
 
 def test_the_names_of_the_contract_are_there_in_their_order():
-    assert list(METRICS)[: len(ISSUE)] == ISSUE
+    assert [name for name in METRICS if name in CONTRACT] == CONTRACT
 
 
 def test_what_touches_test_classes_or_is_a_word_cannot_steer():
