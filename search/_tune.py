@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from typing_extensions import override
 
 from search._schedulers import ParetoHalving
-from search.rundir import FINISHED
+from search.rundir import FINISHED, tune_name
 from trainables._ray import LearnerTrainable
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def _scheduler(config: SweepConfig, reporter: Reporter) -> ParetoHalving | None:
 
 
 def _trial_name(trial: Trial) -> str:
-    return f"trial-{trial.config['id']:05d}-{trial.trial_id[-5:]}"
+    return f"{tune_name(trial.config['id'])}-{trial.trial_id[-5:]}"
 
 
 def _error_text(trial: Trial) -> str:

@@ -207,14 +207,13 @@ class Recorder:
     def _end(self, record: Record) -> None:
         record.ended = _now()
         self.records[record.id] = record
-        checkpoints = self._checkpoints(record.id)
         if record.state == "COMPLETE":
             table = json.loads(self._tables.pop(record.id))
             write_json(self.run.trial(record.id) / "table.json", table)
-            self._keep_student(record.id, checkpoints)
+            self._keep_student(record.id, self._checkpoints(record.id))
         self._write(record)
         self._tell(record)
-        for path in checkpoints:
+        for path in self.run.checkpoints(record.id):
             shutil.rmtree(path, ignore_errors=True)  # the student is kept, the rest was for a kill
         (self.run.trial(record.id) / "checkpoint.json").unlink(missing_ok=True)
         for observer in self.observers:

@@ -108,6 +108,10 @@ class RunDir:
         """The directory of one trial."""
         return self.path / "trials" / str(number)
 
+    def checkpoints(self, number: int) -> list[Path]:
+        """Every directory in which any session saved checkpoints of a trial."""
+        return sorted(self.ray.glob(f"*/{tune_name(number)}-*/checkpoint_*"))
+
     def info(self) -> dict[str, Any]:
         """Read ``run.json``."""
         return dict(read_json(self.info_file))
@@ -155,6 +159,11 @@ class RunDir:
             lock.write(f"process {os.getpid()}\n")
             lock.flush()
             yield
+
+
+def tune_name(number: int) -> str:
+    """How a trial's directory under ``RUN/ray`` begins."""
+    return f"trial-{number:05d}"
 
 
 def read_json(file: Path) -> Any:  # noqa: ANN401 - JSON is what it is

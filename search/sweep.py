@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -211,6 +212,7 @@ class _Session:
             )
             self.progress.close()
         self._close_session(memory.peak_mib, limits)
+        shutil.rmtree(self.run.ray, ignore_errors=True)  # Tune's own state, which nobody reads
 
     def _close_session(self, peak_mib: float | None, limits: _tune.Limits) -> None:
         """Settle what the session left, and say why it ended."""

@@ -1,0 +1,178 @@
+"""A sweep whose driver is killed, for real, and resumed: nothing lost, repeated or left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from search._optuna import Study
+from search.results import load_results
+from search.rundir import FINISHED, RunDir, read_json
+from tests import drive, fakes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
+
+TRIALS = 6
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes.install(monkeypatch)
+
+
+def descendants(root: int) -> list[int]:
+    """Process ids of a process and all below it, Ray's workers in their own groups included."""
+    asked = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
+    children: dict[int, list[int]] = {}
+    for line in asked.stdout.splitlines():
+        pid, parent = map(int, line.split())
+        children.setdefault(parent, []).append(pid)
+    found, todo = [], [root]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        todo += children.get(pid, [])
+    return found
+
+
+def start(*words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "tests.drive", *words], start_new_session=True)
+
+
+def kill(driver: subprocess.Popen[bytes]) -> None:
+    """End the driver and everything it started, all at once, by process id."""
+    doomed = descendants(driver.pid)
+    for pid in doomed:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    driver.wait(timeout=30)
+
+
+def wait_for(run: Path, ready: Any, driver: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert driver.poll() is None, "the driver ended before it could be killed"
+        if (run / "run.json").exists() and ready(RunDir.open(run)):
+            return
+        time.sleep(0.05)
+    pytest.fail("the sweep did not get far enough to be killed in the middle")
+
+
+def in_the_middle(run: RunDir) -> bool:
+    """Two trials have ended, and one that runs has a checkpoint."""
+    results = run.results()
+    done = sum(r["state"] in FINISHED for r in results)
+    running = [r["id"] for r in results if r["state"] == "RUNNING"]
+    return done >= 2 and any((run.trial(i) / "checkpoint.json").exists() for i in running)
+
+
+def tidied(run: RunDir) -> None:
+    """Of a trial that has ended the student and the table are kept, and no checkpoint."""
+    assert not list(run.ray.rglob("state.pt"))
+    assert not list(run.path.rglob("checkpoint.json"))
+    kept = {path.name for path in run.trial(0).iterdir()}
+    assert kept == {"result.json", "student", "table.json"}
+    assert read_json(run.trial(0) / "table.json")[0]["pattern"] == "001"
+
+
+def study_of(run: RunDir) -> Study:
+    config = drive.slow_config(TRIALS)
+    space = {**fakes.SPACE, **config.space}
+    return Study(run.journal, run.info()["study"], space, config.objectives)
+
+
+def test_a_killed_sweep_is_resumed_without_losing_or_repeating_a_trial(tmp_path: Path) -> None:
+    path = tmp_path / "killed"
+    driver = start("sweep", str(tmp_path), "killed", str(TRIALS))
+    wait_for(path, in_the_middle, driver)
+    kill(driver)
+
+    run = RunDir.open(path)
+    before = {r["id"]: r for r in run.results()}
+    finished = {i for i, r in before.items() if r["state"] in FINISHED}
+    left = {i for i, r in before.items() if r["state"] == "RUNNING"}
+    kept = {i: (run.trial(i) / "result.json").read_bytes() for i in finished}
+    saved = {i for i in left if (run.trial(i) / "checkpoint.json").exists()}
+    assert len(finished) >= 2
+    assert saved
+    journal = run.journal.read_text("utf-8")
+    with run.journal.open("a") as file:
+        file.write('{"op_code": 9, "worker_id"')  # what a kill in the middle of a write leaves
+
+    resumed = start("resume", str(path))
+    assert resumed.wait(timeout=200) == 0
+
+    after = {r["id"]: r for r in run.results()}
+    assert sorted(after) == list(range(TRIALS))
+    assert {r["state"] for r in after.values()} == {"COMPLETE"}
+    front = {t["id"] for t in load_results(path).front()}
+    for number, content in kept.items():
+        if number not in front:  # those of the front have been scored on test classes since
+            assert (run.trial(number) / "result.json").read_bytes() == content
+        assert after[number]["metrics"]["accuracy"] == before[number]["metrics"]["accuracy"]
+    for number in left:
+        assert after[number]["config"] == before[number]["config"]
+    for number in saved:
+        assert any("went on from meta-iteration" in note for note in after[number]["notes"])
+
+    states = study_of(run).states()
+    assert states == dict.fromkeys(range(TRIALS), "COMPLETE")
+    told = Counter(trial_ends(run.journal.read_text("utf-8")))
+    assert set(told.values()) == {1}, "a trial was told twice"
+    assert run.journal.read_text("utf-8").startswith(journal)
+    assert len(run.info()["sessions"]) == 2
+
+
+def test_a_resumed_trial_ends_with_the_numbers_of_an_undisturbed_one(tmp_path: Path) -> None:
+    """A trial that went on from a checkpoint is not another trial."""
+    path = tmp_path / "killed"
+    driver = start("sweep", str(tmp_path), "killed", "2")
+
+    def saved(run: RunDir) -> bool:
+        return (run.trial(0) / "checkpoint.json").exists()
+
+    wait_for(path, saved, driver)
+    kill(driver)
+    assert start("resume", str(path)).wait(timeout=200) == 0
+
+    assert start("sweep", str(tmp_path), "calm", "2").wait(timeout=200) == 0
+    disturbed, calm = (RunDir.open(tmp_path / name).results()[0] for name in ("killed", "calm"))
+    assert any("went on from" in note for note in disturbed["notes"])
+    assert disturbed["config"] == calm["config"]
+    tidied(RunDir.open(tmp_path / "calm"))
+    tidied(RunDir.open(path))
+    times = {"adapt_ms", "train_seconds", "iterations_per_s", "tasks_per_s"}
+    for name in calm["metrics"].keys() - times:
+        assert disturbed["metrics"][name] == calm["metrics"][name], name
+
+
+def trial_ends(journal: str) -> list[int]:
+    """Trials that the journal moves to a final state, one entry for each time."""
+    final = {1, 2, 3}  # COMPLETE, PRUNED, FAIL in Optuna's journal
+    logs = [json.loads(line) for line in journal.splitlines()]
+    return [log["trial_id"] for log in logs if log.get("state") in final]
+
+
+def test_a_run_that_is_driven_is_not_driven_twice(tmp_path: Path) -> None:
+    driver = start("sweep", str(tmp_path), "busy", "4")
+    wait_for(tmp_path / "busy", lambda run: (run.path / "driver.lock").exists(), driver)
+    second = subprocess.run(
+        [sys.executable, "-m", "tests.drive", "resume", str(tmp_path / "busy")],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert second.returncode != 0
+    assert f"driven by another process (process {driver.pid})" in second.stderr
+    kill(driver)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from search._schedulers import ParetoHalving
+from search.constraints import Constraint
+from search.pareto import front, losses
+
+if TYPE_CHECKING:
+    from search.metrics import Direction
+
+OBJECTIVES: dict[str, Direction] = {
+    "accuracy": "max", "student_params": "min", "adapt_ms": "min",
+}  # fmt: skip
+
+
+def make(iterations: int = 100, **changes: Any) -> ParetoHalving:
+    return ParetoHalving(iterations, OBJECTIVES, **changes)
+
+
+def test_rungs_start_at_the_grace_and_grow_by_the_reduction() -> None:
+    assert [r.iteration for r in make(100).rungs] == [25, 50]
+    assert [r.iteration for r in make(100, grace=0.1, reduction=3).rungs] == [10, 30, 90]
+    assert [r.iteration for r in make(1).rungs] == []
+
+
+def test_only_what_is_known_during_training_ranks() -> None:
+    assert make().objectives == {"accuracy": "max", "student_params": "min"}
+    one: dict[str, Direction] = {"adapt_ms": "min"}
+    assert ParetoHalving(10, one).objectives == {"accuracy": "max"}
+
+
+def report(accuracy: float, params: float) -> dict[str, float]:
+    return {"accuracy": accuracy, "student_params": params}
+
+
+def test_the_small_fast_student_that_halving_by_accuracy_kills_survives() -> None:
+    """Eight large students are more accurate than the small one, which is on the front."""
+    by_rank = make()
+    by_accuracy = ParetoHalving(100, {"accuracy": "max"}, early=())
+    large = [(str(i), report(0.80 + 0.01 * i, 60_000 + i)) for i in range(8)]
+    for scheduler in (by_rank, by_accuracy):
+        for name, values in large:
+            scheduler.decide(name, 25, values)
+    small = report(0.7, 5_000)
+    assert by_rank.decide("small", 25, small)
+    assert not by_accuracy.decide("small", 25, small)
+
+
+def test_what_others_dominate_is_stopped() -> None:
+    scheduler = make()
+    for i in range(6):
+        assert scheduler.decide(str(i), 25, report(0.7 + 0.01 * i, 1000 * (i + 1)))
+    assert not scheduler.decide("worse", 25, report(0.5, 9000))
+
+
+def test_the_grace_is_left_alone() -> None:
+    scheduler = make()
+    for i in range(6):
+        scheduler.decide(str(i), 25, report(0.9, 1000))
+    assert scheduler.decide("late", 24, report(0.1, 9000))
+    assert not scheduler.decide("late", 25, report(0.1, 9000))
+
+
+def test_a_known_constraint_comes_before_everything() -> None:
+    scheduler = make(constraints=(Constraint.parse("student_params <= 5000"),))
+    for i in range(4):
+        assert scheduler.decide(str(i), 25, report(0.6 + 0.01 * i, 1000 * (i + 1)))
+    assert not scheduler.decide("best but too large", 25, report(0.99, 6000))
+
+
+def test_where_nothing_is_feasible_the_least_violation_leads() -> None:
+    scheduler = make(constraints=(Constraint.parse("student_params <= 100"),))
+    for i in range(4):
+        scheduler.decide(str(i), 25, report(0.9, 1000 * (i + 1)))
+    assert scheduler.decide("nearest", 25, report(0.1, 500))
+    assert not scheduler.decide("farthest", 25, report(0.99, 90_000))
+
+
+def test_constraints_not_known_yet_stop_nobody() -> None:
+    scheduler = make(constraints=(Constraint.parse("adapt_ms <= 1"),))
+    assert scheduler.constraints == []
+
+
+@pytest.mark.parametrize("value", [math.nan, None])
+def test_a_report_without_a_number_decides_nothing(value: float | None) -> None:
+    scheduler = make()
+    for i in range(6):
+        scheduler.decide(str(i), 25, report(0.9, 1000))
+    assert scheduler.decide("odd", 25, {"accuracy": value, "student_params": 1.0})
+
+
+def test_earlier_sessions_are_remembered() -> None:
+    scheduler = make()
+    for i in range(6):
+        reports = [{"iteration": 25, **report(0.9, 1000)}, {"iteration": 50, "accuracy": None}]
+        scheduler.remember(str(i), reports)
+    assert not scheduler.decide("new", 25, report(0.1, 9000))
+
+
+def test_the_first_front_of_all_is_never_stopped_and_much_else_is() -> None:
+    """30 seeds of 40 trials: what is on the final front goes on; at least a quarter is saved."""
+    stopped = total = 0
+    for seed in range(30):
+        rng = random.Random(seed)
+        scheduler = make()
+        reports = [report(rng.random(), float(rng.randint(1, 50))) for _ in range(40)]
+        kept = {i for i, r in enumerate(reports) if scheduler.decide(str(i), 25, r)}
+        points = [losses(r, {"accuracy": "max", "student_params": "min"}) or () for r in reports]
+        assert set(front(points)) <= kept
+        stopped += 40 - len(kept)
+        total += 40
+    assert stopped > total / 4
