@@ -91,6 +91,13 @@ def test_json_is_the_only_thing_on_standard_output(words, tmp_path):
 def test_version():
     done = fewtune("--version")
     assert (done.returncode, done.stdout.split()[0].strip(",")) == (0, "fewtune")
+    assert invoke("--version").stdout == done.stdout
+
+
+@pytest.mark.parametrize("words", [["methods"], ["data", "list"], ["data", "check", "glyphs"]])
+def test_json_in_this_process_too(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEWTUNE_CACHE", str(tmp_path))
+    assert json.loads(invoke(*words, "--json").stdout)
 
 
 # ------------------------------------------------------------------ exit codes
