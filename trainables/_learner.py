@@ -21,8 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "ConfigError", "ImageData", "Learner", "MethodConfig", "Outcome", "RunSettings", "TaskShape",
-    "flat", "flat_defaults", "parse_config", "test_student",
+    "ConfigError",
+    "ImageData",
+    "Learner",
+    "MethodConfig",
+    "Outcome",
+    "RunSettings",
+    "TaskShape",
+    "flat",
+    "flat_defaults",
+    "parse_config",
+    "test_student",
 ]
 
 Value = bool | int | float | str

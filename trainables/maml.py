@@ -19,8 +19,15 @@ from typing_extensions import override
 
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
-    Stopwatch, finish, known_before, load_rig_state, maml_step, quick_accuracy, rig_state,
-    student_network, student_rig,
+    Stopwatch,
+    finish,
+    known_before,
+    load_rig_state,
+    maml_update,
+    quick_accuracy,
+    rig_state,
+    student_network,
+    student_rig,
 )
 from trainables._core.settings import MethodConfig
 from trainables._learner import Learner, parse_config
@@ -50,7 +57,7 @@ class Maml(Learner):
     @override
     def step(self) -> dict[str, float]:
         with Stopwatch(self.rig):
-            return maml_step(self.rig, self.outer)
+            return maml_update(self.rig, self.outer, self.rig.episodes())[1]
 
     @override
     def validate(self) -> dict[str, float]:

@@ -103,9 +103,16 @@ def cross_entropy(labels: torch.Tensor) -> InnerLoss:
 
 
 def adapt(
-    network: Network, meta: Mapping[str, torch.Tensor], support: torch.Tensor,
-    labels: torch.Tensor, rule: Rule, *, train: bool = False, second_order: bool = True,
-    loss: InnerLoss | None = None, tick: Callable[[], None] | None = None,
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    support: torch.Tensor,
+    labels: torch.Tensor,
+    rule: Rule,
+    *,
+    train: bool = False,
+    second_order: bool = True,
+    loss: InnerLoss | None = None,
+    tick: Callable[[], None] | None = None,
 ) -> Adapted:
     """Adapts B tasks at once and keeps what every step left.
 
@@ -161,9 +168,7 @@ def _fast(run: Adapted, *, train: bool) -> Params:
         if bit == "1":
             for name in run.network.names(layer.name):
                 shared = run.meta[name]
-                fast[name] = (shared if train else shared.detach()).expand(
-                    run.tasks, *shared.shape
-                )
+                fast[name] = (shared if train else shared.detach()).expand(run.tasks, *shared.shape)
     return fast
 
 
@@ -196,7 +201,9 @@ def _steps(run: Adapted, loss: InnerLoss, rule: Rule, *, create: bool) -> Iterat
         x = run.network.run(params, prefix, run.tasks, None, slice(run.start, None))
         features = run.network.features(x, run.tasks)
         value = loss(head_logits(features, params[HEAD_W], params[HEAD_B]), features)
-        grads = torch.autograd.grad(value, [fast[n] for n in updated], create_graph=create)
+        grads = torch.autograd.grad(
+            value, [fast[n] for n in updated], create_graph=create, materialize_grads=True
+        )  # a loss on features alone leaves the head where it is
         before = run.steps[-1]
         moved = {n: before[n] - rule.rate * g for n, g in zip(updated, grads, strict=True)}
         run.steps.append({**before, **moved})

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
-
-import torch
 
 from trainables._core import evaluate
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.patterns import candidates, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    import torch
 
     from trainables._core.episodes import ImageData, TaskShape
     from trainables._core.evaluate import Setting
@@ -58,14 +57,20 @@ def allowed(trained: str, which: str) -> list[str]:
     ['010', '100', '110']
     """
     within = [
-        p for p in candidates(len(trained), which)
+        p
+        for p in candidates(len(trained), which)
         if all(t == "1" for bit, t in zip(p, trained, strict=True) if bit == "1")
     ]
     return within if trained in within else [*within, trained]
 
 
 def measure(
-    network: Network, meta: Params, sampler: Sampler, setting: Setting, seed: int, tasks: int,
+    network: Network,
+    meta: Params,
+    sampler: Sampler,
+    setting: Setting,
+    seed: int,
+    tasks: int,
     patterns: Mapping[str, list[int]],
 ) -> list[Score]:
     """The table on ``tasks`` fixed tasks, times measured on the first of them."""
@@ -80,8 +85,16 @@ def measure(
 
 
 def conclude(
-    network: Network, meta: Params, sampler: Sampler, setting: Setting, *, seed: int, tasks: int,
-    epsilon: float, which: str, trained: str,
+    network: Network,
+    meta: Params,
+    sampler: Sampler,
+    setting: Setting,
+    *,
+    seed: int,
+    tasks: int,
+    epsilon: float,
+    which: str,
+    trained: str,
 ) -> tuple[dict[str, Metric], list[Score]]:
     """The metrics every method reports and the whole table.
 
@@ -92,7 +105,10 @@ def conclude(
     chosen, full = choose(rows, epsilon, reference=trained)
     other = replace(setting, inductive=not setting.inductive)
     beside = evaluate.score(
-        network, meta, at_size(sampler.fixed(seed, tasks, CHUNK), network.into[-1]), other,
+        network,
+        meta,
+        at_size(sampler.fixed(seed, tasks, CHUNK), network.into[-1]),
+        other,
         {chosen.pattern: [chosen.step]},
     )
     name = "accuracy_transductive" if setting.inductive else "accuracy_inductive"
@@ -119,8 +135,13 @@ def as_rows(table: list[Score]) -> list[dict[str, Metric]]:
 
 
 def test_student(
-    student: Student, data: ImageData, shape: TaskShape, *, tasks: int, seed: int,
-    device: str = "cpu",
+    student: Student,
+    data: ImageData,
+    shape: TaskShape,
+    *,
+    tasks: int,
+    seed: int,
+    device: str = "cpu",  # noqa: PT028  not pytest's
 ) -> dict[str, Metric]:
     """The chosen pattern on classes nobody has selected on; called once, at the very end.
 
@@ -149,4 +170,3 @@ def student_accuracies(student: Student, sampler: Sampler, seed: int, tasks: int
     setting = spec.setting(sampler.shape.ways)
     found = evaluate.score(network, meta, episodes, setting, {spec.pattern: [spec.inner_steps]})
     return next(iter(found.values()))
-

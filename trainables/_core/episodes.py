@@ -145,14 +145,18 @@ class Sampler:
         query = images[:, :, k:].reshape(tasks, n * q, *images.shape[3:])
         classes = torch.arange(n, device=self.device)
         return Episodes(
-            side_by_side(support), classes.repeat_interleave(k), side_by_side(query),
-            classes.repeat_interleave(q), tasks, n,
+            side_by_side(support),
+            classes.repeat_interleave(k),
+            side_by_side(query),
+            classes.repeat_interleave(q),
+            tasks,
+            n,
         )
 
     def fixed(self, seed: int, tasks: int, chunk: int) -> Iterator[Episodes]:
         """The same ``tasks`` tasks for every caller with this seed, ``chunk`` at a time."""
         index = self.indices(torch.Generator().manual_seed(seed), tasks)
-        for part in index.split(chunk):
+        for part in torch.split(index, chunk):
             yield self.episodes(part)
 
 

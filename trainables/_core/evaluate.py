@@ -57,11 +57,15 @@ def interval(values: torch.Tensor) -> tuple[float, float]:
 
 
 def adapted(
-    network: Network, meta: Mapping[str, torch.Tensor], episodes: Episodes, setting: Setting,
-    pattern: str, steps: int | None = None,
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    episodes: Episodes,
+    setting: Setting,
+    pattern: str,
+    steps: int | None = None,
 ) -> Adapted:
     """The tasks adapted as a device would: the support set, its views, plain labels."""
-    support = with_views(episodes.support, episodes.tasks, setting.views)
+    support = with_views(episodes.support, setting.views)
     labels = episodes.support_labels.repeat(1 + setting.views)
     return adapt(network, meta, support, labels, setting.rule(pattern, steps))
 
@@ -73,8 +77,11 @@ def correct(z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def score(
-    network: Network, meta: Mapping[str, torch.Tensor], tasks: Iterable[Episodes],
-    setting: Setting, wanted: Mapping[str, Sequence[int]],
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    tasks: Iterable[Episodes],
+    setting: Setting,
+    wanted: Mapping[str, Sequence[int]],
 ) -> Accuracies:
     """Accuracies of patterns on the same tasks.
 
@@ -106,8 +113,12 @@ def score(
 
 
 def milliseconds(
-    network: Network, meta: Mapping[str, torch.Tensor], episodes: Episodes, setting: Setting,
-    pattern: str, runs: int = TIMED_RUNS,
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    episodes: Episodes,
+    setting: Setting,
+    pattern: str,
+    runs: int = TIMED_RUNS,
 ) -> list[float]:
     """Median milliseconds from a task's support images to the student after t = 0..T steps.
 
@@ -122,22 +133,29 @@ def milliseconds(
         pattern: what is updated.
         runs: timed repetitions, after a warm-up.
     """
-    laps: list[list[float]] = []
-    for _ in range(WARM_UP_RUNS + runs):
-        marks = [_now(episodes.support)]
-        support = with_views(episodes.support, 1, setting.views)
-        labels = episodes.support_labels.repeat(1 + setting.views)
-        run = adapt(
-            network, meta, support, labels, setting.rule(pattern),
-            tick=lambda: marks.append(_now(episodes.support)),
-        )
-        before = _now(episodes.support)
-        if setting.inductive:
-            with torch.no_grad():
-                run.statistics(setting.steps)
-        last = _now(episodes.support) - before
-        laps.append([(m - marks[0] + last) * 1e3 for m in marks[1:]])
+    laps = [_lap(network, meta, episodes, setting, pattern) for _ in range(WARM_UP_RUNS + runs)]
     return [statistics.median(column) for column in zip(*laps[WARM_UP_RUNS:], strict=True)]
+
+
+def _lap(
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    episodes: Episodes,
+    setting: Setting,
+    pattern: str,
+) -> list[float]:
+    marks = [_now(episodes.support)]
+    support = with_views(episodes.support, setting.views)
+    labels = episodes.support_labels.repeat(1 + setting.views)
+    rule = setting.rule(pattern)
+    tick = lambda: marks.append(_now(episodes.support))  # noqa: E731  a clock, not a function
+    run = adapt(network, meta, support, labels, rule, tick=tick)
+    before = _now(episodes.support)
+    if setting.inductive:
+        with torch.no_grad():
+            run.statistics(setting.steps)
+    last = _now(episodes.support) - before
+    return [(m - marks[0] + last) * 1e3 for m in marks[1:]]
 
 
 def _now(tensor: torch.Tensor) -> float:
@@ -147,15 +165,22 @@ def _now(tensor: torch.Tensor) -> float:
 
 
 def table(
-    network: Network, accuracies: Accuracies, times: Mapping[str, Sequence[float]],
-    setting: Setting, images: int,
+    network: Network,
+    accuracies: Accuracies,
+    times: Mapping[str, Sequence[float]],
+    setting: Setting,
+    images: int,
 ) -> list[Score]:
     """Rows of accuracy, time and multiply-accumulates; ``images`` are a task's, with views."""
     rows = []
     for (pattern, step), values in accuracies.items():
         accuracy, ci95 = interval(values)
         macs = cost.adapt_macs(
-            network, pattern, steps=step, ways=setting.ways, images=images,
+            network,
+            pattern,
+            steps=step,
+            ways=setting.ways,
+            images=images,
             inductive=setting.inductive,
         )
         rows.append(Score(pattern, step, accuracy, ci95, times[pattern][step], macs))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainables._core.layers import Params
 
 HEADS = ("linear", "prototype", "shared")
-START_SPREAD = 16.0  # s starts at this over F, logits of a few units: our default, measured
+START_SPREAD = 2.0  # s starts at this over F: our default, by measurement
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ class Head:
         return self.features * ways
 
     def start(
-        self, params: Mapping[str, torch.Tensor], features: torch.Tensor, labels: torch.Tensor,
+        self,
+        params: Mapping[str, torch.Tensor],
+        features: torch.Tensor,
+        labels: torch.Tensor,
         ways: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The classifier a task starts with.

@@ -11,14 +11,14 @@ A parameter owned by each task carries a leading dimension B; a shared one does 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
-from typing_extensions import override
-
 import torch
 import torch.nn.functional as F
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,11 @@ def conv(x: torch.Tensor, weight: torch.Tensor, tasks: int, stride: int) -> torc
 
 
 def norm(
-    x: torch.Tensor, params: Mapping[str, torch.Tensor], prefix: str, tasks: int, kind: str,
+    x: torch.Tensor,
+    params: Mapping[str, torch.Tensor],
+    prefix: str,
+    tasks: int,
+    kind: str,
     stats: Statistics | None,
 ) -> torch.Tensor:
     """Batch or group normalisation of ``[M, B*C, H, W]``, per task."""
@@ -74,7 +78,7 @@ def norm(
         groups = x.shape[1] // tasks // group_size(x.shape[1] // tasks)
         return F.group_norm(x, tasks * groups, gain, bias, EPS)
     if stats is None:
-        return F.batch_norm(x, None, None, gain, bias, True, 0.0, EPS)
+        return F.batch_norm(x, None, None, gain, bias, training=True, eps=EPS)
     if stats.replay:
         mean, var = stats.values[stats.position]
         stats.position += 1
@@ -92,7 +96,7 @@ def group_size(channels: int) -> int:
 
 def _conv_init(generator: torch.Generator, out: int, into: int, kernel: int) -> torch.Tensor:
     """He et al. 2015, fan-in: the usual start in front of a ReLU."""
-    scale = (2.0 / (into * kernel * kernel)) ** 0.5
+    scale = math.sqrt(2.0 / (into * kernel * kernel))
     return torch.randn(out, into, kernel, kernel, generator=generator) * scale
 
 
@@ -116,7 +120,10 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(
-        self, params: Mapping[str, torch.Tensor], x: torch.Tensor, tasks: int,
+        self,
+        params: Mapping[str, torch.Tensor],
+        x: torch.Tensor,
+        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
         """``[M, B*C, H, W] -> [M, B*C', H', W']``."""
@@ -144,7 +151,7 @@ class Layer(ABC):
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution followed by its norm: ``out`` x ``into`` kernels over ``height`` x ``width``."""
+    """A convolution with its norm: ``out`` x ``into`` kernels over ``height`` x ``width``."""
 
     name: str
     into: int
@@ -154,7 +161,7 @@ class Conv:
     width: int  # of its output map
 
     def macs(self) -> int:
-        """out * height * width * into * kernel^2."""
+        """Out * height * width * into * kernel^2."""
         return self.out * self.height * self.width * self.into * self.kernel**2
 
 
@@ -186,7 +193,10 @@ class ConvBlock(Layer):
 
     @override
     def forward(
-        self, params: Mapping[str, torch.Tensor], x: torch.Tensor, tasks: int,
+        self,
+        params: Mapping[str, torch.Tensor],
+        x: torch.Tensor,
+        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
         prefix = f"{self.name}.conv"
@@ -211,7 +221,10 @@ class Stem(Layer):
 
     @override
     def forward(
-        self, params: Mapping[str, torch.Tensor], x: torch.Tensor, tasks: int,
+        self,
+        params: Mapping[str, torch.Tensor],
+        x: torch.Tensor,
+        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
         prefix = f"{self.name}.conv"
@@ -274,7 +287,10 @@ class ResidualStage(Layer):
 
     @override
     def forward(
-        self, params: Mapping[str, torch.Tensor], x: torch.Tensor, tasks: int,
+        self,
+        params: Mapping[str, torch.Tensor],
+        x: torch.Tensor,
+        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
         for index in range(self.blocks):
@@ -282,7 +298,11 @@ class ResidualStage(Layer):
         return F.max_pool2d(x, 2) if self.kind == "triple" else x
 
     def _forward_block(
-        self, index: int, params: Mapping[str, torch.Tensor], x: torch.Tensor, tasks: int,
+        self,
+        index: int,
+        params: Mapping[str, torch.Tensor],
+        x: torch.Tensor,
+        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
         main, short = self._block(index)

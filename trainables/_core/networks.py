@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from trainables._core.heads import Head
 from trainables._core.layers import ConvBlock, Layer, Params, ResidualStage, Shape, Statistics, Stem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
 
 TEACHERS = ("conv4", "resnet12", "resnet18", "resnet50")
 
@@ -60,8 +60,12 @@ class Network:
         return [f"{layer}.{c.name}.{suffix}" for c in found.convs() for suffix in suffixes]
 
     def run(
-        self, params: Mapping[str, torch.Tensor], x: torch.Tensor, tasks: int,
-        stats: Statistics | None = None, span: slice = slice(None),
+        self,
+        params: Mapping[str, torch.Tensor],
+        x: torch.Tensor,
+        tasks: int,
+        stats: Statistics | None = None,
+        span: slice = slice(None),
     ) -> torch.Tensor:
         """The body's layers in ``span``. ``[M, B*C, H, W] -> [M, B*C', H', W']``."""
         for layer in self.body[span]:
@@ -76,8 +80,14 @@ class Network:
 
 
 def conv4(
-    into: Shape, *, width: int, depth: int = 4, norm: str = "batch", head: str = "prototype",
-    down: str = "stride", ways: int = 5,
+    into: Shape,
+    *,
+    width: int,
+    depth: int = 4,
+    norm: str = "batch",
+    head: str = "prototype",
+    down: str = "stride",
+    ways: int = 5,
 ) -> Network:
     """The Conv-4 family (MAML paper): ``depth`` blocks of ``width`` filters, then the head.
 
@@ -89,7 +99,10 @@ def conv4(
     for index in range(depth):
         layer = ConvBlock(f"conv{index + 1}", shape, width, norm, down)
         if min(layer.out[1:]) < 1:
-            msg = f"{depth} halvings need images of at least {2**depth} px, found {into[1]}x{into[2]} px; use fewer blocks (student.depth) or a larger size."
+            msg = (
+                f"{depth} halvings need images of at least {2**depth} px, found "
+                f"{into[1]}x{into[2]} px; use fewer blocks (student.depth) or a larger size."
+            )
             raise ValueError(msg)
         layers.append(layer)
         shape = layer.out
@@ -97,8 +110,13 @@ def conv4(
 
 
 def _resnet(
-    into: Shape, kind: str, widths: tuple[int, ...], blocks: tuple[int, ...], stem: int,
-    norm: str, head: Head,
+    into: Shape,
+    kind: str,
+    widths: tuple[int, ...],
+    blocks: tuple[int, ...],
+    stem: int,
+    norm: str,
+    head: Head,
 ) -> Network:
     layers: list[Layer] = []
     shape = into
@@ -113,7 +131,12 @@ def _resnet(
 
 
 def teacher(
-    kind: str, into: Shape, *, width: int, norm: str = "batch", head: str = "prototype",
+    kind: str,
+    into: Shape,
+    *,
+    width: int,
+    norm: str = "batch",
+    head: str = "prototype",
     ways: int = 5,
 ) -> Network:
     """A teacher by name. ``width`` is the first stage's; the others keep the family's ratios.

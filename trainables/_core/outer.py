@@ -60,7 +60,7 @@ class MetaOptimiser:
         for group in self._adam.param_groups:
             group["lr"] = self.rate
         self._adam.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.params.values(), CLIP_NORM)
         self._adam.step()
         self._done += 1

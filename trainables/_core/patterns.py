@@ -74,7 +74,10 @@ class Score:
 
 
 def choose(
-    table: Iterable[Score], epsilon: float, *, reference: str | None = None,
+    table: Iterable[Score],
+    epsilon: float,
+    *,
+    reference: str | None = None,
     cost: Callable[[Score], float] = lambda row: row.adapt_macs,
 ) -> tuple[Score, Score]:
     """The cheapest (pattern, step) whose accuracy is within epsilon of the full pattern's.

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
 
 def adapt_one(
-    network: Network, meta: Mapping[str, torch.Tensor], support: torch.Tensor,
-    labels: torch.Tensor, rule: Rule, *, create_graph: bool = False,
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    support: torch.Tensor,
+    labels: torch.Tensor,
+    rule: Rule,
+    *,
+    create_graph: bool = False,
 ) -> Params:
     """Adapts one task, full gradients masked by the pattern.
 
@@ -39,7 +44,8 @@ def adapt_one(
     """
     first = network.features(network.run(meta, support, 1), 1)
     weight, bias = network.head.start(meta, first, labels, rule.ways)
-    params = dict(meta) | {"head.W": weight[0], "head.b": bias[0]}
+    params = {n: p.clone() for n, p in meta.items()}  # the prototypes depend on theta, not on these
+    params |= {"head.W": weight[0], "head.b": bias[0]}
     layer_of = {n: i for i, layer in enumerate(network.body) for n in network.names(layer.name)}
     layer_of |= {"head.W": len(network.body), "head.b": len(network.body)}
     if not create_graph:

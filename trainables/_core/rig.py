@@ -10,7 +10,14 @@ import torch
 
 from trainables._core import evaluate, networks
 from trainables._core.adapt import adapt
-from trainables._core.ending import VALIDATION_SEED, Outcome, as_rows, at_size, conclude, trained_pattern
+from trainables._core.ending import (
+    VALIDATION_SEED,
+    Outcome,
+    as_rows,
+    at_size,
+    conclude,
+    trained_pattern,
+)
 from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape, resized
 from trainables._core.evaluate import Setting
 from trainables._core.outer import query_logits, task_loss
@@ -18,15 +25,14 @@ from trainables._core.student import Student, StudentSpec
 from trainables._core.views import with_views
 
 if TYPE_CHECKING:
+    from trainables._core.adapt import Adapted
     from trainables._core.layers import Params
     from trainables._core.networks import Network
     from trainables._core.outer import MetaOptimiser
     from trainables._core.settings import MethodConfig, StudentSettings
 
 
-def student_network(
-    student: StudentSettings, *, channels: int, size: int, ways: int
-) -> Network:
+def student_network(student: StudentSettings, *, channels: int, size: int, ways: int) -> Network:
     """The student of a configuration for images of ``size`` px.
 
     Raises:
@@ -34,8 +40,13 @@ def student_network(
     """
     side = student.size or size
     return networks.conv4(
-        (channels, side, side), width=student.width, depth=student.depth, norm=student.norm,
-        head=student.head, down=student.down, ways=ways,
+        (channels, side, side),
+        width=student.width,
+        depth=student.depth,
+        norm=student.norm,
+        head=student.head,
+        down=student.down,
+        ways=ways,
     )
 
 
@@ -82,15 +93,30 @@ class Rig:
 
 
 def build(
-    network: Network, kind: str, width: int, config: MethodConfig, data: ImageData,
-    shape: TaskShape, *, seed: int, device: str,
+    network: Network,
+    kind: str,
+    width: int,
+    config: MethodConfig,
+    data: ImageData,
+    shape: TaskShape,
+    *,
+    seed: int,
+    device: str,
 ) -> Rig:
     """A fresh network with its samplers; weights and episodes follow from the seed alone."""
     weights = torch.Generator().manual_seed(seed)
     meta = {n: p.to(device) for n, p in network.init(weights).items()}
     return Rig(
-        network, meta, kind, width, config, data, shape, seed,
-        Sampler(data.train, data, shape, device), Sampler(data.validation, data, shape, device),
+        network,
+        meta,
+        kind,
+        width,
+        config,
+        data,
+        shape,
+        seed,
+        Sampler(data.train, data, shape, device),
+        Sampler(data.validation, data, shape, device),
         torch.Generator().manual_seed(seed + 1),
     )
 
@@ -109,27 +135,42 @@ def known_before(network: Network, ways: int) -> dict[str, float]:
     return {"student_params": network.parameters(), "student_macs": network.macs(ways)}
 
 
-def maml_step(rig: Rig, outer: MetaOptimiser) -> dict[str, float]:
-    """One meta-iteration of MAML on the next meta-batch."""
-    episodes = rig.sized(rig.episodes())
+def maml_update(
+    rig: Rig, outer: MetaOptimiser, episodes: Episodes
+) -> tuple[Adapted, dict[str, float]]:
+    """One meta-iteration of MAML on these episodes.
+
+    Returns:
+        The tasks as adapted before the update, and ``loss``, ``train_accuracy``,
+        ``gradient_norm``.
+    """
+    episodes = rig.sized(episodes)
     setting = rig.setting
-    support = with_views(episodes.support, episodes.tasks, setting.views)
+    support = with_views(episodes.support, setting.views)
     labels = episodes.support_labels.repeat(1 + setting.views)
     run = adapt(
-        rig.network, rig.meta, support, labels, setting.rule(rig.pattern), train=True,
+        rig.network,
+        rig.meta,
+        support,
+        labels,
+        setting.rule(rig.pattern),
+        train=True,
         second_order=rig.config.order == "second",
     )
     z = query_logits(run, episodes.query, inductive=setting.inductive)
     loss = task_loss(z, episodes.query_labels)
     norm = outer.step(loss)
     hits = (z.detach().argmax(-1) == episodes.query_labels).float().mean()
-    return {"loss": loss.item(), "train_accuracy": hits.item(), "gradient_norm": norm}
+    metrics = {"loss": loss.item(), "train_accuracy": hits.item(), "gradient_norm": norm}
+    return run, metrics
 
 
 def quick_accuracy(rig: Rig, tasks: int, offset: int = 0) -> float:
     """Accuracy of the trained pattern after T steps on the first validation tasks."""
     setting = rig.setting
-    batches = at_size(rig.validation.fixed(offset + VALIDATION_SEED, tasks, 25), rig.network.into[-1])
+    batches = at_size(
+        rig.validation.fixed(offset + VALIDATION_SEED, tasks, 25), rig.network.into[-1]
+    )
     wanted = {rig.pattern: [setting.steps]}
     found = evaluate.score(rig.network, rig.meta, batches, setting, wanted)
     return evaluate.interval(found[rig.pattern, setting.steps])[0]
@@ -140,17 +181,39 @@ def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
     c = rig.config
     meta = {n: p.detach() for n, p in rig.meta.items()}
     metrics, table = conclude(
-        rig.network, meta, rig.validation, rig.setting, seed=offset + VALIDATION_SEED,
-        tasks=tasks, epsilon=c.epsilon, which=c.patterns, trained=rig.pattern,
+        rig.network,
+        meta,
+        rig.validation,
+        rig.setting,
+        seed=offset + VALIDATION_SEED,
+        tasks=tasks,
+        epsilon=c.epsilon,
+        which=c.patterns,
+        trained=rig.pattern,
     )
     metrics["train_seconds"] = rig.seconds
     metrics["normalisation"] = c.normalisation
-    spec = StudentSpec(
-        kind=rig.kind, width=rig.width, depth=c.student.depth, norm=c.student.norm,
-        head=c.student.head, down=c.student.down, ways=rig.shape.ways, channels=rig.data.channels,
-        size=rig.data.size, input_size=rig.network.into[-1], mean=rig.data.mean, std=rig.data.std,
-        pattern=metrics["pattern"], layers=rig.network.layers, inner_steps=metrics["inner_steps"],
-        inner_rate=c.inner_rate, views=c.views, normalisation=c.normalisation,
+    spec = StudentSpec.model_validate(
+        {
+            "kind": rig.kind,
+            "width": rig.width,
+            "depth": c.student.depth,
+            "norm": c.student.norm,
+            "head": c.student.head,
+            "down": c.student.down,
+            "ways": rig.shape.ways,
+            "channels": rig.data.channels,
+            "size": rig.data.size,
+            "input_size": rig.network.into[-1],
+            "mean": rig.data.mean,
+            "std": rig.data.std,
+            "pattern": metrics["pattern"],
+            "layers": rig.network.layers,
+            "inner_steps": metrics["inner_steps"],
+            "inner_rate": c.inner_rate,
+            "views": c.views,
+            "normalisation": c.normalisation,
+        }
     )
     cpu = {n: p.cpu().clone() for n, p in meta.items()}
     return Outcome(metrics, as_rows(table), Student(spec, cpu))

@@ -68,8 +68,13 @@ class StudentSpec(BaseModel):
                 self.kind, into, width=self.width, norm=self.norm, head=self.head, ways=self.ways
             )
         return networks.conv4(
-            into, width=self.width, depth=self.depth, norm=self.norm, head=self.head,
-            down=self.down, ways=self.ways,
+            into,
+            width=self.width,
+            depth=self.depth,
+            norm=self.norm,
+            head=self.head,
+            down=self.down,
+            ways=self.ways,
         )
 
     def setting(self, ways: int) -> Setting:
@@ -115,10 +120,11 @@ class Student:
         expected = {n: p.shape for n, p in network.init(torch.Generator()).items()}
         found = {n: p.shape for n, p in params.items()}
         if expected != found:
-            wrong = sorted(
-                n for n in expected | found if expected.get(n) != found.get(n)
+            wrong = sorted(n for n in expected | found if expected.get(n) != found.get(n))
+            msg = (
+                f"{weights_file} does not hold the weights that {SPEC} describes; the first that "
+                f"differs is {wrong[0]}. Export it again."
             )
-            msg = f"{weights_file} does not hold the weights that {SPEC} describes; the first that differs is {wrong[0]}. Export it again."
             raise StudentError(msg)
         return cls(spec, params)
 
@@ -140,9 +146,11 @@ class Student:
             ValueError: a linear head meets another number of classes than it was trained for.
         """
         support = side_by_side(self.normalised(images)[None])
-        views = with_views(support, 1, self.spec.views)
+        views = with_views(support, self.spec.views)
         rule = self.spec.setting(ways).rule(self.spec.pattern)
-        return adapt(self.spec.network(), self.params, views, labels.repeat(1 + self.spec.views), rule)
+        return adapt(
+            self.spec.network(), self.params, views, labels.repeat(1 + self.spec.views), rule
+        )
 
     @torch.no_grad()
     def predict(self, adapted: Adapted, images: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ WARPS = ((12.0, 0.0, 0.0, 1.0), (-12.0, 0.0, 0.0, 1.0), (0.0, 0.06, -0.06, 0.88)
 MOST = len(WARPS)
 
 
-def with_views(images: torch.Tensor, tasks: int, count: int) -> torch.Tensor:
+def with_views(images: torch.Tensor, count: int) -> torch.Tensor:
     """``[M, B*C, H, W] -> [(1 + count) * M, B*C, H, W]``: the images, then each warp of them.
 
     Raises:

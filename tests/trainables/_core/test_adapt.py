@@ -1,0 +1,228 @@
+"""The engine against a blackboard reference, and against the operations it may not do."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainables._core import cost
+from trainables._core.adapt import HEAD_B, HEAD_W, Rule, adapt
+from trainables._core.episodes import side_by_side
+from trainables._core.networks import conv4, teacher
+from trainables._core.patterns import candidates
+from trainables._core.reference import adapt_one
+
+HEADS = ("linear", "prototype", "shared")
+
+
+def tasks_of(count, images, channels, size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, images, channels, size, size, generator=generator)
+
+
+def doubled(params):
+    return {name: p.double() for name, p in params.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pattern=st.sampled_from(candidates(4)),
+    steps=st.integers(0, 4),
+    ways=st.integers(2, 4),
+    shots=st.integers(1, 2),
+    tasks=st.integers(1, 3),
+    head=st.sampled_from(HEADS),
+    norm=st.sampled_from(["batch", "group"]),
+    down=st.sampled_from(["stride", "pool"]),
+    seed=st.integers(0, 10**6),
+)
+def test_engine_equals_the_masked_reference(
+    pattern, steps, ways, shots, tasks, head, norm, down, seed
+):
+    network = conv4((2, 9, 9), width=4, depth=3, norm=norm, head=head, down=down, ways=ways)
+    meta = doubled(network.init(torch.Generator().manual_seed(seed)))
+    support = tasks_of(tasks, ways * shots, 2, 9, seed).double()
+    labels = torch.arange(ways).repeat_interleave(shots)
+    rule = Rule(pattern, steps, 0.3, ways)
+    run = adapt(network, meta, side_by_side(support), labels, rule)
+    assert len(run.steps) == steps + 1
+    for task in range(tasks):
+        expected = adapt_one(network, meta, support[task], labels, rule)
+        for name, value in expected.items():
+            got = run.params(steps)[name]
+            got = got[task] if name in run.steps[steps] else got
+            torch.testing.assert_close(got, value.detach(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("pattern", ["11111", "00011", "00001", "10010"])
+@pytest.mark.parametrize("head", HEADS)
+def test_meta_gradient_equals_the_reference(pattern, head):
+    network = conv4((1, 16, 16), width=3, head=head, ways=3)
+    labels = torch.arange(3)
+    support = tasks_of(2, 3, 1, 16).double()
+    query = tasks_of(2, 4, 1, 16, seed=9).double()
+    rule = Rule(pattern, 2, 0.2, 3)
+
+    def leaves():
+        start = doubled(network.init(torch.Generator().manual_seed(3)))
+        return {n: p.requires_grad_() for n, p in start.items()}
+
+    ours = leaves()
+    run = adapt(network, ours, side_by_side(support), labels, rule, train=True)
+    run.logits(2, side_by_side(query), run.statistics(2)).square().sum().backward()
+
+    theirs = leaves()
+    total = torch.zeros((), dtype=torch.double)
+    for task in range(2):
+        left = adapt_one(network, theirs, support[task], labels, rule, create_graph=True)
+        both = torch.cat([support[task], query[task]])
+        z = inductive_logits(network, left, both, 3)
+        total = total + z[3:].square().sum()
+    total.backward()
+    for name, p in ours.items():
+        torch.testing.assert_close(p.grad, theirs[name].grad, rtol=1e-7, atol=1e-9)
+
+
+def inductive_logits(network, params, images, support):
+    """Logits with each norm's statistics taken from the first ``support`` images, by hand."""
+    x = images
+    for layer in network.body:
+        weight = params[f"{layer.name}.conv.weight"]
+        x = torch.nn.functional.conv2d(x, weight, stride=2, padding=1)
+        mean = x[:support].mean((0, 2, 3), keepdim=True)
+        var = x[:support].var((0, 2, 3), unbiased=False, keepdim=True)
+        gain = params[f"{layer.name}.conv.gain"].view(1, -1, 1, 1)
+        bias = params[f"{layer.name}.conv.bias"].view(1, -1, 1, 1)
+        x = torch.relu((x - mean) / (var + 1e-5).sqrt() * gain + bias)
+    return x.flatten(1) @ params[HEAD_W].T + params[HEAD_B]
+
+
+def test_first_order_drops_the_graph_of_the_inner_gradients():
+    network = conv4((1, 8, 8), width=2, depth=2, head="linear", ways=2)
+    support, labels = side_by_side(tasks_of(1, 2, 1, 8)), torch.arange(2)
+    grads = {}
+    for second in (True, False):
+        start = network.init(torch.Generator().manual_seed(0))
+        meta = {n: p.requires_grad_() for n, p in start.items()}
+        run = adapt(
+            network, meta, support, labels, Rule("111", 2, 0.5, 2), train=True, second_order=second
+        )
+        loss = sum(v.square().sum() for v in run.params(2).values())
+        loss.backward()
+        grads[second] = meta["conv1.conv.weight"].grad
+        if not second:  # FOMAML: the gradient is the one at the adapted weights, passed straight on
+            expected = 2 * run.params(2)["conv1.conv.weight"].detach()[0]
+            torch.testing.assert_close(grads[second], expected)
+    assert not torch.allclose(grads[True], grads[False])
+
+
+@pytest.mark.parametrize("pattern", ["11111", "01111", "00111", "00011", "10010", "11110"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_operations_done_are_the_operations_counted(pattern, steps):
+    """Counts convolutions and matrix products as torch runs them: 2 flops a multiply-accumulate.
+
+    A layer that is not updated gets no weight gradient, nothing is propagated below the lowest
+    updated layer and the frozen prefix runs once: any of it would show in the count.
+    """
+    network = conv4((1, 16, 16), width=4, head="linear", ways=3)
+    meta = network.init(torch.Generator().manual_seed(0))
+    support = side_by_side(tasks_of(1, 3, 1, 16))
+    with FlopCounterMode(display=False) as counter:
+        adapt(network, meta, support, torch.arange(3), Rule(pattern, steps, 0.1, 3))
+    counted = cost.adapt_macs(network, pattern, steps=steps, ways=3, images=3, inductive=False)
+    assert counter.get_total_flops() == 2 * counted
+
+
+def test_head_alone_costs_two_products_a_step():
+    network = conv4((1, 16, 16), width=4, head="linear", ways=3)
+    meta = network.init(torch.Generator().manual_seed(0))
+    support = side_by_side(tasks_of(1, 3, 1, 16))
+    with FlopCounterMode(display=False) as counter:
+        adapt(network, meta, support, torch.arange(3), Rule("00001", 5, 0.1, 3))
+    prefix = 3 * sum(layer.macs() for layer in network.body)
+    head = 3 * network.head.macs(3)
+    assert counter.get_total_flops() == 2 * (prefix + 5 * 2 * head)
+
+
+def test_no_graph_survives_an_adaptation():
+    network = conv4((1, 8, 8), width=2, depth=2, ways=2)
+    meta = {n: p.requires_grad_() for n, p in network.init(torch.Generator()).items()}
+    run = adapt(
+        network, meta, side_by_side(tasks_of(2, 2, 1, 8)), torch.arange(2), Rule("011", 2, 0.1, 2)
+    )
+    assert not run.prefix.requires_grad
+    assert not any(p.requires_grad for step in run.steps[1:] for p in step.values())
+    assert meta["conv1.conv.weight"].grad is None
+
+
+@pytest.mark.parametrize("kind", ["resnet12", "resnet18", "resnet50"])
+def test_resnets_adapt_by_stage(kind):
+    network = teacher(kind, (3, 28, 28), width=4, ways=3)
+    meta = network.init(torch.Generator().manual_seed(0))
+    pattern = "0" * (len(network.layers) - 2) + "11"
+    support = side_by_side(tasks_of(2, 3, 3, 28))
+    run = adapt(network, meta, support, torch.arange(3), Rule(pattern, 2, 0.01, 3))
+    moved = {n for n in run.steps[2] if n not in (HEAD_W, HEAD_B)}
+    assert moved == set(network.names(network.layers[-2]))
+    one = adapt_one(
+        network, meta, tasks_of(2, 3, 3, 28)[1], torch.arange(3), Rule(pattern, 2, 0.01, 3)
+    )
+    for name in moved:
+        torch.testing.assert_close(run.steps[2][name][1], one[name].detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_inductive_predictions_do_not_depend_on_the_other_query_images():
+    network = conv4((1, 16, 16), width=4, ways=3)
+    meta = network.init(torch.Generator().manual_seed(0))
+    run = adapt(
+        network,
+        meta,
+        side_by_side(tasks_of(1, 3, 1, 16)),
+        torch.arange(3),
+        Rule("00111", 3, 0.1, 3),
+    )
+    query = tasks_of(1, 6, 1, 16, seed=4)
+    together = run.logits(3, side_by_side(query), run.statistics(3))[0]
+    alone = torch.stack(
+        [
+            run.logits(3, side_by_side(query[:, i : i + 1]), run.statistics(3))[0, 0]
+            for i in range(6)
+        ]
+    )
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    batch = run.logits(3, side_by_side(query), None)[0]
+    assert not torch.allclose(together, batch, atol=1e-3)
+
+
+def test_query_maps_at_the_prefix_give_the_same_predictions():
+    network = conv4((1, 16, 16), width=4, ways=3)
+    meta = network.init(torch.Generator().manual_seed(0))
+    run = adapt(
+        network,
+        meta,
+        side_by_side(tasks_of(2, 3, 1, 16)),
+        torch.arange(3),
+        Rule("00011", 2, 0.1, 3),
+    )
+    query = side_by_side(tasks_of(2, 5, 1, 16, seed=4))
+    stats = run.statistics(2)
+    lifted = network.run(meta, query, 2, stats.replayed(), slice(3))
+    torch.testing.assert_close(
+        run.logits(2, lifted, stats, from_prefix=True), run.logits(2, query, stats)
+    )
+
+
+@pytest.mark.parametrize("pattern", ["", "00000", "0111", "01112"])
+def test_a_pattern_that_does_not_fit_is_named(pattern):
+    network = conv4((1, 16, 16), width=2, ways=2)
+    with pytest.raises(ValueError, match="one for each of conv1, conv2, conv3, conv4, head"):
+        adapt(network, {}, torch.zeros(2, 1, 16, 16), torch.arange(2), Rule(pattern, 1, 0.1, 2))
+
+
+def test_a_linear_head_refuses_another_number_of_classes():
+    network = conv4((1, 16, 16), width=2, head="linear", ways=5)
+    meta = network.init(torch.Generator())
+    support = side_by_side(tasks_of(1, 3, 1, 16))
+    with pytest.raises(ValueError, match="trained for 5 classes, and the task has 3"):
+        adapt(network, meta, support, torch.arange(3), Rule("00001", 1, 0.1, 3))

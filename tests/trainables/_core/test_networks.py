@@ -1,0 +1,105 @@
+"""Networks against torch.nn, layer by layer, and tasks side by side against one by one."""
+
+import pytest
+import torch
+from torch import nn
+
+from trainables._core.episodes import side_by_side
+from trainables._core.layers import Statistics
+from trainables._core.networks import TEACHERS, conv4, teacher
+
+
+def as_module(block, into, out, kernel, stride, params, prefix):
+    module = nn.Sequential(
+        nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out)
+    )
+    module[0].weight.data = params[f"{prefix}.weight"]
+    module[1].weight.data = params[f"{prefix}.gain"]
+    module[1].bias.data = params[f"{prefix}.bias"]
+    return module
+
+
+def random_params(network, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    params = network.init(generator)
+    return {n: p + 0.3 * torch.randn(p.shape, generator=generator) for n, p in params.items()}
+
+
+@pytest.mark.parametrize("down", ["stride", "pool"])
+def test_conv4_is_the_papers(down):
+    network = conv4((3, 32, 32), width=6, down=down)
+    params = random_params(network)
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    y = x
+    for i, layer in enumerate(network.body):
+        stride = 2 if down == "stride" else 1
+        y = as_module(layer, 3 if i == 0 else 6, 6, 3, stride, params, f"{layer.name}.conv")(
+            y
+        ).relu()
+        y = nn.functional.max_pool2d(y, 2) if down == "pool" else y
+    torch.testing.assert_close(network.run(params, x, 1), y, rtol=1e-4, atol=1e-5)
+    assert y.flatten(1).shape[1] == network.head.features
+
+
+def test_resnet18_stage_is_two_basic_blocks():
+    network = teacher("resnet18", (1, 12, 12), width=4)
+    params = random_params(network)
+    stage = network.body[2]
+    x = torch.randn(3, 4, 12, 12, generator=torch.Generator().manual_seed(1))
+
+    def bn(name, into, out, kernel, stride):
+        return as_module(None, into, out, kernel, stride, params, f"stage2.{name}")
+
+    y = bn("block0.conv2", 8, 8, 3, 1)(bn("block0.conv1", 4, 8, 3, 2)(x).relu())
+    y = (y + bn("block0.short", 4, 8, 1, 2)(x)).relu()
+    z = bn("block1.conv2", 8, 8, 3, 1)(bn("block1.conv1", 8, 8, 3, 1)(y).relu())
+    torch.testing.assert_close(
+        stage.forward(params, x, 1, None), (y + z).relu(), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_tasks_side_by_side_are_tasks_one_by_one(kind, norm):
+    network = teacher(kind, (1, 28, 28), width=4, norm=norm)
+    generator = torch.Generator().manual_seed(2)
+    shared = {n: p.double() for n, p in random_params(network).items()}
+    own = {n: torch.stack([p, p * 1.1]) for n, p in shared.items()}
+    x = torch.randn(2, 4, 1, 28, 28, generator=generator, dtype=torch.double)
+    together = network.features(network.run(shared, side_by_side(x), 2), 2)
+    grouped = network.features(network.run(own, side_by_side(x), 2), 2)
+    for task in range(2):
+        alone = network.features(network.run(shared, x[task], 1), 1)[0]
+        torch.testing.assert_close(together[task], alone)
+        single = {n: p[task] for n, p in own.items()}
+        torch.testing.assert_close(
+            grouped[task], network.features(network.run(single, x[task], 1), 1)[0]
+        )
+
+
+def test_replayed_statistics_are_the_recorded_pass():
+    network = teacher("resnet12", (1, 28, 28), width=4)
+    params = random_params(network)
+    x = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    stats = Statistics()
+    recorded = network.run(params, x, 1, stats)
+    torch.testing.assert_close(recorded, network.run(params, x, 1), rtol=1e-3, atol=1e-4)
+    replayed = network.run(params, x[:1], 1, stats.replayed())
+    torch.testing.assert_close(replayed, recorded[:1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [28, 32, 84])
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_teachers_read_every_usual_size(kind, size):
+    network = teacher(kind, (3, size, size), width=4)
+    params = network.init(torch.Generator())
+    out = network.run(params, torch.zeros(2, 3, size, size), 1)
+    assert tuple(out.shape[1:]) == network.body[-1].out
+    assert network.features(out, 1).shape[-1] == network.head.features
+
+
+def test_images_too_small_for_the_depth_are_named():
+    with pytest.raises(ValueError, match=r"4 halvings need images of at least 16 px, found 10x10"):
+        conv4((1, 10, 10), width=4, down="pool")
+    with pytest.raises(ValueError, match="one of conv4, resnet12"):
+        teacher("vgg", (1, 28, 28), width=4)

@@ -1,0 +1,167 @@
+"""Lambda patterns: a meta-trained model, and which of its layers adaptation needs to update.
+
+Khabarlak 2022 (arXiv 2206.05930):
+
+    w_l^(t+1) = w_l^(t) - alpha Lambda_l grad_{w_l} loss(w^(t); S),     Lambda in {0,1}^L, not all 0
+    feasible = {Lambda : A(full) - A(Lambda) <= epsilon};  fastest = argmin cost over feasible
+
+The model is a ``checkpoint`` (a student's folder: a bundle or a finished trial's) or, without
+one, MAML trained here first. Where we differ from the paper: steps are chosen together with the
+pattern, cost is exact multiply-accumulates with the time measured beside it, and the layers
+below the lowest updated one run once for all steps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast, final
+
+import torch
+from pydantic import Field
+from typing_extensions import override
+
+from trainables._core.evaluate import adapted
+from trainables._core.outer import MetaOptimiser, query_logits, task_loss
+from trainables._core.rig import (
+    Rig,
+    Stopwatch,
+    build,
+    finish,
+    known_before,
+    load_rig_state,
+    maml_update,
+    quick_accuracy,
+    rig_state,
+    student_network,
+    student_rig,
+)
+from trainables._core.settings import MethodConfig, StudentSettings
+from trainables._core.student import Student, StudentError
+from trainables._learner import ConfigError, Learner, parse_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainables._core.ending import Outcome
+    from trainables._core.episodes import ImageData, TaskShape
+    from trainables._learner import RunSettings, Value
+
+
+class LambdaConfig(MethodConfig):
+    """MAML's settings, or a model that needs no training."""
+
+    checkpoint: str = Field(default="", description="folder of a student; empty: MAML first")
+
+
+@final
+class LambdaAdaptation(Learner):
+    """The patterns of one meta-trained model."""
+
+    Config: ClassVar[type[MethodConfig]] = LambdaConfig
+
+    def __init__(
+        self, config: Mapping[str, Value], data: ImageData, shape: TaskShape, run: RunSettings
+    ) -> None:
+        self.config = cast("LambdaConfig", parse_config(type(self), config))
+        self.run = run
+        self.given = bool(self.config.checkpoint)
+        if self.given:
+            self.rig = rig_of_checkpoint(self.config, data, shape, run)
+        else:
+            self.rig = student_rig(self.config, data, shape, seed=run.seed, device=run.device)
+        self.outer = MetaOptimiser(self.rig.meta, self.config.outer_rate, run.iterations)
+
+    @override
+    def step(self) -> dict[str, float]:
+        with Stopwatch(self.rig):
+            if self.given:
+                return {"loss": self._watched_loss()}
+            return maml_update(self.rig, self.outer, self.rig.episodes())[1]
+
+    @torch.no_grad()
+    def _watched_loss(self) -> float:
+        """A given model does not train; its loss on a meta-batch is there to be looked at."""
+        rig = self.rig
+        episodes = rig.sized(rig.episodes())
+        run = adapted(rig.network, rig.meta, episodes, rig.setting, rig.pattern)
+        z = query_logits(run, episodes.query, inductive=rig.setting.inductive)
+        return float(task_loss(z, episodes.query_labels))
+
+    @override
+    def validate(self) -> dict[str, float]:
+        return {"accuracy": quick_accuracy(self.rig, self.run.quick_tasks, self.run.seed)}
+
+    @override
+    def finish(self) -> Outcome:
+        return finish(self.rig, tasks=self.run.validation_tasks, offset=self.run.seed)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"outer": self.outer.state_dict(), "rig": rig_state(self.rig)}
+
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.outer.load_state_dict(state["outer"])
+        load_rig_state(self.rig, state["rig"])
+
+    @classmethod
+    @override
+    def cheap(
+        cls, config: Mapping[str, Value], *, channels: int, size: int, ways: int
+    ) -> dict[str, float]:
+        parsed = cast("LambdaConfig", parse_config(cls, config))
+        if parsed.checkpoint:
+            return known_before(_student(parsed.checkpoint).spec.network(), ways)
+        return known_before(
+            student_network(parsed.student, channels=channels, size=size, ways=ways), ways
+        )
+
+
+def _student(folder: str) -> Student:
+    try:
+        return Student.load(Path(folder).expanduser())
+    except StudentError as error:
+        msg = f"checkpoint: {error}"
+        raise ConfigError(msg) from error
+
+
+def rig_of_checkpoint(
+    config: LambdaConfig, data: ImageData, shape: TaskShape, run: RunSettings
+) -> Rig:
+    """A given student, ready to be adapted with the configuration's rate and steps.
+
+    Raises:
+        ConfigError: the folder holds no student, or one for other images.
+    """
+    spec = (student := _student(config.checkpoint)).spec
+    if (spec.channels, spec.size) != (data.channels, data.size):
+        msg = (
+            f"checkpoint: the student in {config.checkpoint} reads {spec.channels}-channel images "
+            f"of {spec.size} px, and the data are {data.channels}-channel images of {data.size} "
+            f"px; set data.channels and data.size to the student's."
+        )
+        raise ConfigError(msg)
+    own = StudentSettings(
+        width=spec.width,
+        depth=spec.depth,
+        size=spec.input_size,
+        norm=spec.norm,
+        head=spec.head,
+        down=spec.down,
+    )
+    settled = config.model_copy(update={"student": own})
+    rig = build(
+        spec.network(),
+        spec.kind,
+        spec.width,
+        settled,
+        data,
+        shape,
+        seed=run.seed,
+        device=run.device,
+    )
+    rig.meta = {n: p.to(run.device) for n, p in student.params.items()}
+    return rig
+
+
+LEARNER = LambdaAdaptation

@@ -1,0 +1,222 @@
+"""Task-specific meta distillation (TSMD): a large teacher adapts first, then guides the student.
+
+Wu et al., WACV 2023 (arXiv 2210.09922), as told by summaries of the paper where its text is not
+available to us (``methods.md``, section 2):
+
+    teacher inner:  psi'   = psi   - alpha_T grad_psi CE(psi; S)
+    student inner:  theta' = theta - alpha grad_theta [ CE(theta; S) + w KD(psi', theta; S) ]
+    outer:          min_psi sum CE(psi'; Q)    and    min_theta sum CE(theta'; Q)
+    KD = tau^2 KL(softmax(zT / tau) || softmax(zS / tau)), or relational (Park et al. 2019)
+
+The teacher is fully adapted before the student's first step, so its logits are detached and its
+own trajectory is plain MAML. Weight, tau, steps and rates are our defaults. Where we add to the
+paper: ``distillation.outer`` puts w KD on the query images into the student's outer loss too (0:
+the paper); ``teacher.pretrain`` lets the teacher learn alone for a share of extra meta-iterations;
+``views`` shows every support image a few more times.
+
+A device adapts without its teacher, so the (pattern, step) table is the student's adaptation
+alone; ``guided_accuracy`` is the same tasks with the adapted teacher at the student's side.
+
+Baselines as settings: ``student`` (MAML on the student alone), ``fixed_teacher`` (the teacher is
+not meta-updated once the student starts, and KD alone drives the inner loop), ``oracle`` (MAML on
+the teacher, scored as if it were the student).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, final
+
+from pydantic import Field
+from typing_extensions import override
+
+from trainables._core.ending import VALIDATION_SEED, Outcome
+from trainables._core.evaluate import interval
+from trainables._core.guidance import (
+    Teacher,
+    build_teacher,
+    guided_accuracies,
+    guided_step,
+    teacher_step,
+)
+from trainables._core.networks import teacher as teacher_network
+from trainables._core.outer import MetaOptimiser
+from trainables._core.rig import (
+    Stopwatch,
+    finish,
+    known_before,
+    load_rig_state,
+    maml_update,
+    quick_accuracy,
+    rig_state,
+    student_network,
+    student_rig,
+)
+from trainables._core.settings import Frozen, MethodConfig
+from trainables._learner import Learner, parse_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainables._core.episodes import ImageData, TaskShape
+    from trainables._learner import RunSettings, Value
+
+
+class TeacherSettings(Frozen):
+    """The large network that guides; the paper's is a ResNet-50, ours starts smaller."""
+
+    kind: Literal["conv4", "resnet12", "resnet18", "resnet50"] = "conv4"
+    width: int = Field(default=64, ge=1, le=1024)
+    inner_steps: int = Field(default=3, ge=1, le=100)
+    inner_rate: float = Field(default=0.1, gt=0, le=10)
+    order: Literal["second", "first"] = "first"
+    pretrain: float = Field(default=0.25, ge=0, lt=1)
+
+
+class DistillationSettings(Frozen):
+    """What of the teacher the student is told, and how loudly."""
+
+    loss: Literal["kl", "relational", "none"] = "kl"
+    weight: float = Field(default=0.3, ge=0, le=100)
+    temperature: float = Field(default=4.0, gt=0, le=100)
+    outer: float = Field(default=1.0, ge=0, le=100)
+
+
+class MetaDistillationConfig(MethodConfig):
+    """A student, its teacher and what passes between them."""
+
+    teacher: TeacherSettings = TeacherSettings()
+    distillation: DistillationSettings = DistillationSettings()
+    baseline: Literal["tsmd", "student", "fixed_teacher", "oracle"] = "tsmd"
+
+
+@final
+class MetaDistillation(Learner):
+    """A student meta-trained beside a teacher, or one of the paper's baselines."""
+
+    Config: ClassVar[type[MethodConfig]] = MetaDistillationConfig
+
+    def __init__(
+        self, config: Mapping[str, Value], data: ImageData, shape: TaskShape, run: RunSettings
+    ) -> None:
+        self.config = settings = parse(config)
+        self.run = run
+        self.ahead = 0
+        if settings.baseline != "student":
+            self.teacher: Teacher | None = build_teacher(
+                settings.teacher,
+                settings,
+                data,
+                shape,
+                seed=run.seed,
+                device=run.device,
+                iterations=run.iterations + head_start(settings, run),
+            )
+        else:
+            self.teacher = None
+        if settings.baseline == "oracle" and self.teacher is not None:
+            self.rig, self.outer = self.teacher.rig, self.teacher.outer
+        else:
+            self.rig = student_rig(settings, data, shape, seed=run.seed, device=run.device)
+            self.outer = MetaOptimiser(self.rig.meta, settings.outer_rate, run.iterations)
+            self.ahead = head_start(settings, run)
+
+    @property
+    def guide(self) -> Teacher | None:
+        """The teacher, where there is a student for it to guide."""
+        return None if self.config.baseline in ("student", "oracle") else self.teacher
+
+    @override
+    def step(self) -> dict[str, float]:
+        with Stopwatch(self.rig):
+            guide = self.guide
+            if guide is None:
+                return maml_update(self.rig, self.outer, self.rig.episodes())[1]
+            while self.ahead:  # all of the teacher's head start before the student's first step
+                teacher_step(guide, guide.rig.episodes())
+                self.ahead -= 1
+            return guided_step(
+                self.rig,
+                self.outer,
+                guide,
+                self.config.distillation,
+                teacher_learns=self.config.baseline == "tsmd",
+            )
+
+    @override
+    def validate(self) -> dict[str, float]:
+        tasks, seed = self.run.quick_tasks, self.run.seed
+        found = {"accuracy": quick_accuracy(self.rig, tasks, seed)}
+        if self.teacher is not None:
+            found["teacher_accuracy"] = quick_accuracy(self.teacher.rig, tasks, seed)
+        return found
+
+    @override
+    def finish(self) -> Outcome:
+        tasks, seed = self.run.validation_tasks, self.run.seed
+        outcome = finish(self.rig, tasks=tasks, offset=seed)
+        if self.teacher is not None:
+            outcome.metrics["teacher_accuracy"] = quick_accuracy(self.teacher.rig, tasks, seed)
+        if self.guide is not None:
+            values = guided_accuracies(
+                self.rig,
+                self.guide,
+                self.config.distillation,
+                seed=seed + VALIDATION_SEED,
+                tasks=tasks,
+                with_labels=self.config.baseline == "tsmd",
+            )
+            outcome.metrics["guided_accuracy"] = interval(values)[0]
+        return outcome
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "outer": self.outer.state_dict(),
+            "rig": rig_state(self.rig),
+            "ahead": self.ahead,
+        }
+        if self.guide is not None:
+            state["teacher"] = self.guide.outer.state_dict()
+            state["teacher_rig"] = rig_state(self.guide.rig)
+        return state
+
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.outer.load_state_dict(state["outer"])
+        load_rig_state(self.rig, state["rig"])
+        self.ahead = state["ahead"]
+        if self.guide is not None:
+            self.guide.outer.load_state_dict(state["teacher"])
+            load_rig_state(self.guide.rig, state["teacher_rig"])
+
+    @classmethod
+    @override
+    def cheap(
+        cls, config: Mapping[str, Value], *, channels: int, size: int, ways: int
+    ) -> dict[str, float]:
+        parsed = parse(config)
+        if parsed.baseline == "oracle":
+            kind, width = parsed.teacher.kind, parsed.teacher.width
+            network = teacher_network(kind, (channels, size, size), width=width, ways=ways)
+        else:
+            network = student_network(parsed.student, channels=channels, size=size, ways=ways)
+        return known_before(network, ways)
+
+
+def head_start(config: MetaDistillationConfig, run: RunSettings) -> int:
+    """Meta-iterations of the teacher alone, before and on top of the student's."""
+    if config.baseline in ("student", "oracle"):
+        return 0
+    return round(config.teacher.pretrain * run.iterations)
+
+
+def parse(config: Mapping[str, Value]) -> MetaDistillationConfig:
+    """The typed configuration.
+
+    Raises:
+        ConfigError: a parameter is unknown or has an impossible value.
+    """
+    return cast("MetaDistillationConfig", parse_config(MetaDistillation, config))
+
+
+LEARNER = MetaDistillation
