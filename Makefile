@@ -1,0 +1,32 @@
+# Two commands on a fresh machine: `make sweep` runs the main job, `make test` passes all tests.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: sweep test slow check bench clean
+
+sweep: $(READY)  ## the quickstart: embedded data, a few minutes on two cores
+	$(BIN)/fewtune sweep
+
+test: $(READY)  ## every fast test, and those that start a local Ray
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "cluster and not slow"
+
+slow: $(READY)  ## the heavy tests, which CI runs too
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)  ## format, lint, types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# torch comes first and by its exact pin, so that no other package's range chooses another build
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf .venv
