@@ -42,8 +42,12 @@ METRICS: Mapping[str, Metric] = {
     "accuracy": Metric("on meta-validation tasks, with the chosen pattern", "", "max", high=1.0),
     "accuracy_ci95": Metric("half width of the 95 % interval of accuracy", "", "min", high=1.0),
     "accuracy_full": Metric("accuracy of the full pattern, every layer updated", "", "max", high=1),
+    "accuracy_transductive": Metric(
+        "accuracy when queries are normalised among themselves", "", "max", high=1.0
+    ),
     "quality_drop": Metric("accuracy_full minus accuracy", "", "min", low=-1.0, high=1.0),
     "pattern": Metric("chosen layers, one bit each, input side first", usable=False),
+    "normalisation": Metric("how queries were normalised for accuracy", usable=False),
     "inner_steps": Metric("inner steps of the chosen adaptation", "steps", "min"),
     "adapt_ms": Metric("time to adapt to one task", "ms", "min"),
     "adapt_speedup": Metric("time of the full pattern over adapt_ms", "", "max"),
