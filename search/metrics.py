@@ -45,6 +45,9 @@ METRICS: Mapping[str, Metric] = {
     "accuracy_transductive": Metric(
         "accuracy when queries are normalised among themselves", "", "max", high=1.0
     ),
+    "accuracy_inductive": Metric(
+        "accuracy when queries are normalised by the support set", "", "max", high=1.0
+    ),
     "quality_drop": Metric("accuracy_full minus accuracy", "", "min", low=-1.0, high=1.0),
     "pattern": Metric("chosen layers, one bit each, input side first", usable=False),
     "normalisation": Metric("how queries were normalised for accuracy", usable=False),
