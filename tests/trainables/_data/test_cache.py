@@ -226,7 +226,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 
 def test_a_dataset_travels_by_pickle_without_its_files(tree, cache):
     data = load_tree(tree, cache)
-    buffers = []
+    buffers: list[pickle.PickleBuffer] = []
     small = pickle.dumps(data, protocol=5, buffer_callback=buffers.append)
     assert sum(buffer.raw().nbytes for buffer in buffers) >= data.train.images.nbytes
     assert len(small) < 5000  # pixels go out of band: an object store shares them

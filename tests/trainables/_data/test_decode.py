@@ -111,6 +111,16 @@ def test_a_large_photograph_is_decoded_small_and_looks_the_same():
     assert abs(pixels[0].astype(float) - expected).max() < 6
 
 
+def test_decoding_a_photograph_small_costs_no_detail():
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (100, 100), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    data = saved(Image.fromarray(blocks), "JPEG", quality=95)
+    whole = Image.open(io.BytesIO(data)).resize((100, 100), Image.Resampling.BICUBIC)
+    difference = decode_image(data, 100, 1)[0].astype(int) - np.asarray(whole, dtype=int)
+    assert abs(difference).mean() < 8
+    assert np.asarray(whole).std() > 40
+
+
 def test_a_strip_stays_cheap():
     assert decode_image(saved(Image.new("L", (60_000, 1), 7)), 84, 1).shape == (1, 84, 84)
 
@@ -143,6 +153,11 @@ def bomb(side):
 def test_a_bomb_is_refused_by_its_size_not_unpacked(side):
     assert side * side > MAX_PIXELS
     assert reason_of(bomb(side)) == OVERSIZE
+
+
+def test_a_bomb_is_refused_also_where_the_process_has_lifted_pillows_limit(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert reason_of(bomb(12_000)) == OVERSIZE
 
 
 def test_a_format_outside_the_list_is_not_opened():

@@ -57,9 +57,6 @@ def server(pages, monkeypatch):
             self.end_headers()
             self.wfile.write(whole if isinstance(body, bytes) else whole[: body[1]])
 
-        def log_message(self, *args):
-            pass
-
     http_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http_server.serve_forever)
     thread.start()

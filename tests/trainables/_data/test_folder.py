@@ -96,7 +96,7 @@ def test_folders_named_after_the_splits_are_the_split(tmp_path, cache, second):
 
 
 def test_folders_of_splits_by_image_are_refused(tmp_path, cache):
-    files = {}
+    files: dict[str, bytes] = {}
     for word in ("train", "val", "test"):
         files |= class_files(["cat", "dog"], prefix=f"{word}/")
     root = write_tree(tmp_path / "tree", files)

@@ -1,9 +1,10 @@
 """mini-ImageNet in the layouts it is passed around in."""
 
+import numpy as np
 import pytest
 
 from tests.trainables._data.helpers import encode, write_tree, write_zip
-from trainables._data import DataError, load, prepare
+from trainables._data import DataError, decode_image, load, prepare
 
 LABELS = {"train": ["n01", "n02"], "val": ["n03"], "test": ["n04"]}
 IMAGES = 3
@@ -54,6 +55,20 @@ def test_every_usual_layout_gives_the_same(tmp_path, cache, kind, packed):
     assert data.train.images.shape == (2 * IMAGES, 3, 84, 84)
     assert data.report.skipped == {}
     assert prepare("mini-imagenet", root) == root
+
+
+def test_class_folders_may_repeat_a_file_name(tmp_path, cache):
+    files = {}
+    for word, labels in LABELS.items():
+        files[f"{word}.csv"] = b"filename,label\n" + b"".join(
+            f"{i}.jpg,{label}\n".encode() for label in labels for i in range(IMAGES)
+        )
+        for label in labels:
+            for i in range(IMAGES):
+                files[f"{label}/{i}.jpg"] = encode(seed=int(label[1:]) * 10 + i, size=(84, 84))
+    data = load("mini-imagenet", root=write_tree(tmp_path / "d", files))
+    expected = np.stack([decode_image(files[f"n02/{i}.jpg"], 84, 3) for i in range(IMAGES)])
+    np.testing.assert_array_equal(data.train.of(1), expected)
 
 
 def test_listed_images_that_are_absent_are_counted(tmp_path, cache):
