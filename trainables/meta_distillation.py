@@ -161,6 +161,7 @@ class MetaDistillation(Learner):
                 self.rig,
                 self.guide,
                 self.config.distillation,
+                self.rig.validation,
                 seed=seed + VALIDATION_SEED,
                 tasks=tasks,
                 with_labels=self.config.baseline == "tsmd",

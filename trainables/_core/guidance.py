@@ -18,7 +18,7 @@ from trainables._core.views import with_views
 
 if TYPE_CHECKING:
     from trainables._core.adapt import Adapted, InnerLoss
-    from trainables._core.episodes import Episodes, ImageData, TaskShape
+    from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape
 
 
 class TeacherSettings(Protocol):
@@ -177,23 +177,28 @@ def guided(
     )
 
 
-def guided_step(
+def student_step(
     rig: Rig,
     outer: MetaOptimiser,
     teacher: Teacher,
+    run: Adapted,
+    episodes: Episodes,
     distillation: Distillation,
     *,
-    teacher_learns: bool,
+    with_labels: bool = True,
 ) -> dict[str, float]:
-    """One meta-iteration: the teacher adapts (and learns), then the student under its guidance."""
-    episodes = rig.episodes()
-    if teacher_learns:
-        run, seen = teacher_step(teacher, episodes)
-    else:
-        run, seen = adapted_teacher(teacher, episodes), {}
-    student = guided(
-        rig, teacher, run, episodes, distillation, with_labels=teacher_learns, train=True
-    )
+    """The student's half of a meta-iteration: it adapts under guidance, then learns.
+
+    Args:
+        rig: the student.
+        outer: its meta-optimiser.
+        teacher: whose words it hears.
+        run: the teacher, fully adapted to these episodes.
+        episodes: the meta-batch, at the data's own size.
+        distillation: losses and weights.
+        with_labels: False drops CE from the inner loss (Fixed Teacher).
+    """
+    student = guided(rig, teacher, run, episodes, distillation, with_labels=with_labels, train=True)
     sized = rig.sized(episodes)
     z = query_logits(student, sized.query, inductive=rig.setting.inductive)
     loss = task_loss(z, episodes.query_labels)
@@ -204,24 +209,40 @@ def guided_step(
         total = total + distillation.outer * told
     norm = outer.step(total)
     hits = (z.detach().argmax(-1) == episodes.query_labels).float().mean()
-    metrics = {"loss": loss.item(), "train_accuracy": hits.item(), "gradient_norm": norm}
-    if seen:
-        metrics |= {"teacher_loss": seen["loss"]}
-    return metrics
+    return {"loss": loss.item(), "train_accuracy": hits.item(), "gradient_norm": norm}
+
+
+def guided_step(
+    rig: Rig,
+    outer: MetaOptimiser,
+    teacher: Teacher,
+    distillation: Distillation,
+    *,
+    teacher_learns: bool,
+) -> dict[str, float]:
+    """One meta-iteration: the teacher adapts (and learns), then the student under its guidance."""
+    episodes = rig.episodes()
+    if not teacher_learns:
+        run = adapted_teacher(teacher, episodes)
+        return student_step(rig, outer, teacher, run, episodes, distillation, with_labels=False)
+    run, seen = teacher_step(teacher, episodes)
+    metrics = student_step(rig, outer, teacher, run, episodes, distillation)
+    return metrics | {"teacher_loss": seen["loss"]}
 
 
 def guided_accuracies(
     rig: Rig,
     teacher: Teacher,
     distillation: Distillation,
+    sampler: Sampler,
     *,
     seed: int,
     tasks: int,
     with_labels: bool,
 ) -> torch.Tensor:
-    """Accuracy of every validation task ``[tasks]``, full pattern, teacher at the side."""
+    """Accuracy of every task of the sampler ``[tasks]``, full pattern, teacher at the side."""
     found = []
-    for episodes in rig.validation.fixed(seed, tasks, CHUNK):
+    for episodes in sampler.fixed(seed, tasks, CHUNK):
         run = adapted_teacher(teacher, episodes)
         student = guided(
             rig, teacher, run, episodes, distillation, with_labels=with_labels, train=False
