@@ -1,0 +1,160 @@
+"""One contract for every registered method; it never asks which one it is testing."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from search.registry import METHODS, learner
+from trainables._core.student import Student
+from trainables._learner import (
+    ConfigError,
+    Learner,
+    RunSettings,
+    TaskShape,
+    flat_defaults,
+    parse_config,
+    test_student as score_on_test,
+)
+
+TINY = {"student.width": 4, "student.depth": 2, "meta_batch": 2, "inner_steps": 2}
+RUN = RunSettings(iterations=6, seed=3, validation_tasks=6, quick_tasks=3, test_tasks=4)
+SHAPE = TaskShape(3, 1, 2)
+METRICS = {
+    "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
+    "adapt_ms", "adapt_speedup", "adapt_macs", "student_params", "student_macs", "train_seconds",
+}  # fmt: skip
+TIMES = {"adapt_ms", "adapt_speedup", "train_seconds"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Classes that differ in their mean image, so that there is something to learn."""
+    rng = np.random.default_rng(0)
+
+    def split(classes):
+        means = rng.integers(40, 215, (classes, 1, 1, 12, 12))
+        noise = rng.integers(-40, 41, (classes, 6, 1, 12, 12))
+        images = (means + noise).astype(np.uint8).reshape(-1, 1, 12, 12)
+        return SimpleNamespace(
+            images=images, starts=np.arange(classes + 1) * 6, groups=np.arange(classes)
+        )
+
+    return SimpleNamespace(
+        train=split(8),
+        validation=split(5),
+        test=split(5),
+        mean=(0.5,),
+        std=(0.25,),
+        size=12,
+        channels=1,
+    )
+
+
+def make(method, data, run=RUN, **more):
+    kind = learner(method)
+    known = flat_defaults(kind)
+    config = {k: v for k, v in {**TINY, "teacher.width": 4, **more}.items() if k in known}
+    return kind(config, data, SHAPE, run)
+
+
+def test_there_are_methods():
+    assert len(METHODS) >= 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_learner_learns_and_ends_as_all_do(method, data, tmp_path):
+    one = make(method, data)
+    assert isinstance(one, Learner)
+    losses = [one.step()["loss"] for _ in range(RUN.iterations)]
+    assert all(math.isfinite(loss) for loss in losses)
+    assert 0 <= one.validate()["accuracy"] <= 1
+    outcome = one.finish()
+    assert set(outcome.metrics) >= METRICS
+    json.dumps([outcome.metrics, outcome.table], allow_nan=False)
+    steps = TINY["inner_steps"]
+    assert (
+        len({(r["pattern"], r["step"]) for r in outcome.table}) == len(outcome.table) == 7 * steps
+    )
+    assert outcome.metrics["pattern"] in {r["pattern"] for r in outcome.table}
+    assert outcome.metrics["quality_drop"] <= 0.01 + 1e-9
+    outcome.student.save(tmp_path)
+    again = Student.load(tmp_path)
+    assert score_on_test(again, data, SHAPE, tasks=4, seed=0) == score_on_test(
+        outcome.student, data, SHAPE, tasks=4, seed=0
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_metrics(method, data):
+    found = []
+    for _ in range(2):
+        one = make(method, data)
+        for _ in range(3):
+            one.step()
+        outcome = one.finish()
+        table = [{k: v for k, v in row.items() if k != "adapt_ms"} for row in outcome.table]
+        found.append(({k: v for k, v in outcome.metrics.items() if k not in TIMES}, table))
+    assert found[0] == found[1]
+    other = make(method, data, RunSettings(6, seed=4, validation_tasks=6, quick_tasks=3))
+    assert other.step() != make(method, data).step()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_snapshot_goes_on_as_if_nothing_happened(method, data, tmp_path):
+    one = make(method, data)
+    for _ in range(2):
+        one.step()
+    torch.save(one.state_dict(), tmp_path / "state.pt")
+    held = one.state_dict()
+    before = torch.load(tmp_path / "state.pt", weights_only=True)
+    expected = [one.step() for _ in range(3)]  # two more steps would show a lost optimiser
+    for a, b in zip(tensors(held), tensors(before), strict=True):
+        assert torch.equal(a, b)  # a snapshot shares no tensor with what goes on
+    two = make(method, data)
+    two.load_state_dict(before)
+    assert [two.step() for _ in range(3)] == expected
+
+
+def tensors(state):
+    if isinstance(state, torch.Tensor):
+        return [state]
+    if isinstance(state, dict):
+        return [t for v in state.values() for t in tensors(v)]
+    return [t for v in state for t in tensors(v)] if isinstance(state, list) else []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_known_before_training_is_what_comes_out(method, data):
+    kind = learner(method)
+    config = {k: v for k, v in TINY.items() if k in flat_defaults(kind)}
+    known = kind.cheap(config, channels=1, size=12, ways=3)
+    metrics = make(method, data).finish().metrics
+    assert known == {k: metrics[k] for k in ("student_params", "student_macs")}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_wrong_settings_are_all_named_at_once(method):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(learner(method), {"student.widht": 4, "iner_steps": 1})
+    assert "did you mean student.width?" in str(caught.value)
+    assert "did you mean inner_steps?" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"student\.width: .*found 'wide'"):
+        parse_config(learner(method), {"student.width": "wide"})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_beats_chance(method, data):
+    run = RunSettings(iterations=40, seed=0, validation_tasks=40, quick_tasks=40)
+    one = make(method, data, run, **{"outer_rate": 0.01, "order": "first"})
+    for _ in range(run.iterations):
+        one.step()
+    assert one.validate()["accuracy"] > 0.6  # chance is a third

@@ -1,0 +1,129 @@
+"""What sets each method apart: first order, ANIL, BOIL, the teacher, the given checkpoint."""
+
+import pytest
+import torch
+
+from tests.trainables.test_contract import RUN, SHAPE, TINY, data, make  # noqa: F401  the fixture
+from trainables._core import guidance
+from trainables._core.adapt import HEAD_B, HEAD_W
+from trainables._learner import ConfigError
+from trainables.lambda_adaptation import LambdaAdaptation
+
+
+@pytest.mark.parametrize(("adapts", "pattern", "rows"), [("head", "001", 2), ("body", "110", 6)])
+def test_anil_and_boil_keep_to_their_layers(data, adapts, pattern, rows):  # noqa: F811
+    one = make("maml", data, adapts=adapts)
+    assert one.rig.pattern == pattern
+    one.step()
+    outcome = one.finish()
+    assert len(outcome.table) == rows
+    full = [r for r in outcome.table if r["pattern"] == pattern and r["step"] == 2]
+    assert outcome.metrics["accuracy_full"] == full[0]["accuracy"]
+
+
+def test_first_and_second_order_part_ways(data):  # noqa: F811
+    ends = {}
+    for order in ("first", "second"):
+        one = make("maml", data, order=order, inner_rate=0.5)
+        one.step()
+        ends[order] = one.rig.meta["conv1.conv.weight"].detach().clone()
+    assert not torch.equal(ends["first"], ends["second"])
+
+
+def test_the_teacher_is_fully_adapted_before_the_student_starts(data, monkeypatch):  # noqa: F811
+    seen = []
+    plain = guidance.adapt
+
+    def watched(network, *args, **kwargs):
+        run = plain(network, *args, **kwargs)
+        seen.append((network.body[0].width, len(run.steps) - 1, kwargs.get("loss") is not None))
+        return run
+
+    monkeypatch.setattr("trainables._core.guidance.adapt", watched)
+    monkeypatch.setattr("trainables._core.rig.adapt", watched)
+    one = make("meta_distillation", data, **{"teacher.width": 6, "teacher.pretrain": 0.0})
+    one.step()
+    teacher, student = (6, 3, False), (4, TINY["inner_steps"], True)
+    assert seen == [teacher, student]
+
+
+def test_the_students_gradient_never_reaches_the_teacher(data):  # noqa: F811
+    one = make("meta_distillation", data, baseline="fixed_teacher")
+    before = {n: p.detach().clone() for n, p in one.teacher.rig.meta.items()}
+    one.ahead = 0
+    one.step()
+    assert all(torch.equal(p, before[n]) for n, p in one.teacher.rig.meta.items())
+    assert all(p.grad is None for p in one.teacher.rig.meta.values())
+
+
+def test_the_teachers_trajectory_is_plain_maml(data):  # noqa: F811
+    told = make("meta_distillation", data, **{"teacher.pretrain": 0.0})
+    deaf = make("meta_distillation", data, **{"teacher.pretrain": 0.0, "distillation.loss": "none"})
+    for _ in range(3):
+        told.step()
+        deaf.step()
+    for name, p in told.teacher.rig.meta.items():
+        assert torch.equal(p, deaf.teacher.rig.meta[name])
+
+
+def test_without_words_the_student_is_the_student_alone(data):  # noqa: F811
+    silent = {"distillation.loss": "none", "distillation.outer": 0.0, "teacher.pretrain": 0.0}
+    tsmd = make("meta_distillation", data, **silent)
+    alone = make("meta_distillation", data, baseline="student")
+    maml = make("maml", data)
+    for _ in range(3):
+        tsmd.step(), alone.step(), maml.step()
+    for name, p in maml.rig.meta.items():
+        assert torch.equal(p, alone.rig.meta[name])
+        torch.testing.assert_close(p, tsmd.rig.meta[name])
+
+
+def test_an_oracle_is_the_teacher_scored_as_the_student(data):  # noqa: F811
+    one = make("meta_distillation", data, baseline="oracle", **{"teacher.width": 6})
+    one.step()
+    metrics = one.finish().metrics
+    assert metrics["accuracy_full"] == pytest.approx(metrics["teacher_accuracy"], abs=0.35)
+    assert one.rig.network.body[0].width == 6
+
+
+def test_the_head_start_is_the_teachers_alone(data):  # noqa: F811
+    one = make("meta_distillation", data, **{"teacher.pretrain": 0.5})
+    assert one.ahead == 3
+    one.step()
+    assert one.ahead == 0
+    assert one.outer.state_dict()["done"] == 1
+    assert one.teacher.outer.state_dict()["done"] == 4
+
+
+def test_a_given_model_is_adapted_and_not_trained(data, tmp_path):  # noqa: F811
+    trained = make("maml", data)
+    trained.step()
+    trained.finish().student.save(tmp_path)
+    one = make("lambda_adaptation", data, checkpoint=str(tmp_path))
+    one.step()
+    for name, p in trained.rig.meta.items():
+        assert torch.equal(p.detach(), one.rig.meta[name])
+    same = trained.finish().metrics["accuracy_full"]
+    assert one.finish().metrics["accuracy_full"] == same
+    cheap = LambdaAdaptation.cheap({"checkpoint": str(tmp_path)}, channels=1, size=12, ways=3)
+    assert cheap["student_params"] == trained.rig.network.parameters()
+
+
+def test_a_checkpoint_that_is_none_is_named(data, tmp_path):  # noqa: F811
+    with pytest.raises(ConfigError, match=r"model\.safetensors and pattern\.json in one folder"):
+        make("lambda_adaptation", data, checkpoint=str(tmp_path))
+
+
+def test_steps_hold_the_tasks_own_classifier(data):  # noqa: F811
+    one = make("maml", data)
+    episodes = one.rig.sized(one.rig.episodes())
+    run = guidance.adapt(
+        one.rig.network,
+        one.rig.meta,
+        episodes.support,
+        episodes.support_labels,
+        one.rig.setting.rule("001"),
+    )
+    assert set(run.steps[-1]) == {HEAD_W, HEAD_B}
+    assert run.steps[-1][HEAD_W].shape[:2] == (2, SHAPE.ways)
+    assert RUN.iterations == 6
