@@ -36,6 +36,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--iterations", type=int, default=5000)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--head", choices=["prototype", "shared", "linear"], default="prototype")
+    parser.add_argument("--views", type=int, default=0)
     parser.add_argument("--order", choices=["first", "second"], default="first")
     parser.add_argument("--outer-rate", type=float, default=3e-3)
     parser.add_argument("--inner-rate", type=float, default=0.1)
@@ -54,6 +56,8 @@ def train(args: argparse.Namespace, data: object) -> tuple[Maml, list[tuple[floa
     """Meta-trains and notes (seconds, quick validation accuracy) on the way."""
     config = {
         "student.width": args.width,
+        "student.head": args.head,
+        "views": args.views,
         "inner_steps": 5,
         "inner_rate": args.inner_rate,
         "order": args.order,
@@ -99,7 +103,7 @@ def main() -> None:
     seconds = learner.rig.seconds
     shape = TaskShape(5, 1, 15)
     network, meta = learner.rig.network, {n: p.detach() for n, p in learner.rig.meta.items()}
-    setting = Setting(5, args.inner_rate, 5, 0, inductive=True)
+    setting = Setting(5, args.inner_rate, 5, args.views, inductive=True)
     test = Sampler(data.test, data, shape, args.device)
     torch.save(learner.state_dict(), args.student.with_suffix(".pt"))
     outcome = learner.finish()
@@ -111,7 +115,7 @@ def main() -> None:
     episodes = at_size(test.fixed(TEST_SEED, args.tasks, CHUNK), network.into[-1])
     wanted = {full(5): [5], chosen.pattern: [5], free.pattern: sorted({free.step, 5})}
     on_test = evaluate.score(network, meta, episodes, setting, wanted)
-    beside = Setting(5, args.inner_rate, 5, 0, inductive=False)
+    beside = Setting(5, args.inner_rate, 5, args.views, inductive=False)
     episodes = at_size(test.fixed(TEST_SEED, args.tasks, CHUNK), network.into[-1])
     transductive = evaluate.score(network, meta, episodes, beside, {full(5): [5]})[full(5), 5]
     accuracy, ci95 = evaluate.interval(on_test[full(5), 5])

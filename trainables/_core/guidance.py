@@ -209,7 +209,12 @@ def student_step(
         total = total + distillation.outer * told
     norm = outer.step(total)
     hits = (z.detach().argmax(-1) == episodes.query_labels).float().mean()
-    return {"loss": loss.item(), "train_accuracy": hits.item(), "gradient_norm": norm}
+    return {
+        "loss": loss.item(),
+        "train_accuracy": hits.item(),
+        "gradient_norm": norm,
+        "tasks": episodes.tasks,
+    }
 
 
 def guided_step(

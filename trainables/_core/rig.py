@@ -161,7 +161,12 @@ def maml_update(
     loss = task_loss(z, episodes.query_labels)
     norm = outer.step(loss)
     hits = (z.detach().argmax(-1) == episodes.query_labels).float().mean()
-    metrics = {"loss": loss.item(), "train_accuracy": hits.item(), "gradient_norm": norm}
+    metrics = {
+        "loss": loss.item(),
+        "train_accuracy": hits.item(),
+        "gradient_norm": norm,
+        "tasks": episodes.tasks,
+    }
     return run, metrics
 
 
