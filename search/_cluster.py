@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
+from ray._private import ray_constants
 
 from search.errors import UserError
 from trainables import _data
@@ -43,7 +45,7 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+REACH_S = 5.0  # Ray itself would wait minutes for an address where nobody listens
 
 
 @contextmanager
@@ -56,33 +58,54 @@ def connected(address: str | None = None) -> Iterator[None]:
     Raises:
         UserError: There is no cluster at the address.
     """
-    for name, value in {**_QUIET, **({} if address else _LOOPBACK)}.items():
+    for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         yield
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address:
-            ray.init(address=address, **common)
-        else:
+    if address:
+        _join(address, common)
+    else:
+        with _on_loopback():
             ray.init(
                 num_cpus=os.cpu_count(),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
                 **common,
             )
-    except ConnectionError as error:
-        raise UserError(
-            f"There is no Ray cluster at {address}: {_first_line(error)} Start one with "
-            "`ray start --head`, or leave --address out to run on this machine."
-        ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have what is started here bind to loopback: this process and those it starts."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    os.environ[name] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when it was imported
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[name]
+
+
+def _join(address: str, common: dict[str, Any]) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if port.isdecimal():
+            socket.create_connection((host, int(port)), timeout=REACH_S).close()
+        ray.init(address=address, **common)
+    except OSError as error:  # Ray's ConnectionError is one
+        raise UserError(
+            f"There is no Ray cluster at {address}: {_first_line(error)} Start one with "
+            "`ray start --head`, or leave --address out to run on this machine."
+        ) from error
 
 
 def check_room(cpu: float, gpu: float) -> None:

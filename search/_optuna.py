@@ -182,13 +182,13 @@ class Study:
         return ""
 
     def _describe(self, number: int, metrics: Mapping[str, object]) -> None:
-        trial = self._trial(number)
+        trial, known = self._trial(number), self._trials()[number].constraints
         for name, value in metrics.items():
             if value is not None:
                 trial.set_user_attr(name, finite(value))
         for constraint in self.constraints:
             violation = constraint.violation(metrics)
-            if math.isfinite(violation):
+            if math.isfinite(violation) and str(constraint) not in known:
                 trial.set_constraint(str(constraint), violation)
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:

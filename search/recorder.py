@@ -88,6 +88,7 @@ class Recorder:
         for result in run.results():
             self.records[int(result["id"])] = Record(**result)
         self._tables: dict[int, str] = {}
+        self._ended: list[int] = []  # in this session: what broke an earlier one may be mended
 
     def reconcile(self) -> list[int]:
         """Bring files and study together after a kill.
@@ -141,7 +142,7 @@ class Recorder:
             record.metrics = metrics  # the last word, not mixed with quick values of the training
             self._tables[number] = row["table"]
         elif "accuracy" in row:
-            record.reports.append({"iteration": row["iteration"], **metrics})
+            self._curve(record, {"iteration": row["iteration"], **metrics})
         for observer in self.observers:
             observer.reported(record, row)
 
@@ -190,7 +191,7 @@ class Recorder:
 
     def hopeless(self) -> str:
         """Say that every trial so far failed in the same way; an empty string where not so."""
-        ended = self.of_state(*FINISHED)
+        ended = [self.records[number] for number in self._ended]
         failures = [r.failure for r in ended if r.failure is not None]
         if len(failures) < max(SAME_FAILURES, len(ended)):
             return ""
@@ -204,6 +205,12 @@ class Recorder:
             f"{self.run.trial(ended[-1].id) / 'error.txt'}."
         )
 
+    def _curve(self, record: Record, point: dict[str, Any]) -> None:
+        """Add a report; those that a resumed trial repeats are replaced."""
+        at = point["iteration"]
+        record.reports = [*(r for r in record.reports if r["iteration"] < at), point]
+        self._write(record)
+
     def _end(self, record: Record) -> None:
         record.ended = _now()
         self.records[record.id] = record
@@ -213,6 +220,7 @@ class Recorder:
             self._keep_student(record.id, self._checkpoints(record.id))
         self._write(record)
         self._tell(record)
+        self._ended.append(record.id)
         for path in self.run.checkpoints(record.id):
             shutil.rmtree(path, ignore_errors=True)  # the student is kept, the rest was for a kill
         (self.run.trial(record.id) / "checkpoint.json").unlink(missing_ok=True)
