@@ -1,0 +1,202 @@
+"""The README of a bundle: what the student is and how to use it, in words and numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from search.metrics import METRICS
+from search.progress import show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from search.config import SweepConfig
+    from trainables._core.student import StudentSpec
+
+_SHOWN = (
+    "accuracy",
+    "accuracy_full",
+    "quality_drop",
+    "test_accuracy",
+    "teacher_accuracy",
+    "adapt_ms",
+    "adapt_speedup",
+    "adapt_macs",
+    "student_params",
+    "student_macs",
+)
+_MODES = {
+    "inductive": "Each query image is classified by itself: it is normalised with the statistics "
+    "of the support images, so that predictions do not depend on what else is classified.",
+    "transductive": "Query images are normalised with their own statistics, all at once: "
+    "predictions for an image change with the images classified beside it.",
+}
+
+
+def guide(
+    spec: StudentSpec,
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    config: SweepConfig,
+) -> str:
+    """Write the README of a bundle.
+
+    Args:
+        spec: Of its student.
+        metrics: Its ``metrics.json``.
+        provenance: Its ``provenance.json``, without the digests.
+        config: The sweep that the trial is from.
+    """
+    parts = [
+        f"# A few-shot student: trial {provenance['trial']} of {provenance['run']}",
+        _what(spec, metrics, config),
+        "## Numbers",
+        _numbers(spec, metrics, config),
+        "## Use it",
+        _use(spec),
+        "## What it expects of an image",
+        _images(spec),
+        "## Where it comes from",
+        _origin(provenance, config),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(spec: StudentSpec, metrics: Mapping[str, Any], config: SweepConfig) -> str:
+    layers = spec.network().layers
+    updated = [n for n, bit in zip(layers, spec.pattern, strict=True) if bit == "1"]
+    frozen = [n for n in layers if n not in updated]
+    stay = f"{_list(frozen)} stay{'s' if len(frozen) == 1 else ''} as trained" if frozen else ""
+    data = config.data
+    classes = (
+        f"exactly {spec.ways} classes (its linear head is fixed)"
+        if spec.head == "linear"
+        else "any number of classes from 2 on"
+    )
+    return (
+        f"A {spec.kind} network with {spec.width} filters, {spec.depth} blocks and "
+        f"{show('student_params', metrics['student_params'])} parameters, meta-trained with "
+        f"`{config.method}` on {data.source} ({data.ways}-way {data.shots}-shot tasks). Shown a "
+        f"few labelled images of new classes it adapts in {_count(spec.inner_steps, 'step')} at "
+        f"rate {spec.inner_rate:.3g}: {_list(updated)} learn{'s' if len(updated) == 1 else ''}"
+        f"{', ' if stay else ''}{stay} (pattern `{spec.pattern}`, input side first). It takes "
+        f"{classes}, with any number of images of each."
+    )
+
+
+def _numbers(spec: StudentSpec, metrics: Mapping[str, Any], config: SweepConfig) -> str:
+    rows = ["| metric | value | meaning |", "|---|---:|---|"]
+    for name in _SHOWN:
+        value = metrics.get(name)
+        if value is None:
+            continue
+        error = metrics.get(f"{name}_ci95")
+        shown = show(name, value) + (f" ± {100 * error:.1f}" if error is not None else "")
+        unit = f" {METRICS[name].unit}" if METRICS[name].unit else ""
+        rows.append(f"| `{name}` | {shown}{unit} | {METRICS[name].meaning} |")
+    data = config.data
+    said = (
+        f"Accuracies are **{spec.normalisation}**, on {data.ways}-way {data.shots}-shot tasks with "
+        f"{data.queries} queries a class, with their 95 % intervals. {_MODES[spec.normalisation]}"
+    )
+    other = "transductive" if spec.normalisation == "inductive" else "inductive"
+    beside = metrics.get(f"accuracy_{other}")
+    if beside is not None:
+        said += f" The same measured the other way ({other}): {show('accuracy', beside)}."
+    if metrics.get("test_accuracy") is None:
+        said += (
+            " `test_accuracy` was not measured: only trials on the front of the sweep are scored "
+            "on test classes."
+        )
+    said += (
+        " Times were measured on the machine of the sweep, one task at a time; `fewtune adapt` "
+        "measures them on yours. `metrics.json` has every metric, and accuracy, time and cost of "
+        "every pattern and number of steps."
+    )
+    return "\n".join(rows) + "\n\n" + said
+
+
+def _use(spec: StudentSpec) -> str:
+    number = f"{spec.ways} classes" if spec.head == "linear" else "2 or more classes"
+    return f"""Put a few images of each of your {number} into a folder of its name:
+
+```
+support/cat/1.jpg      support/dog/1.jpg      query/a.jpg
+support/cat/2.jpg                             query/b.jpg
+```
+
+Then, with BUNDLE being this directory:
+
+```sh
+fewtune adapt BUNDLE --support support --query query
+```
+
+It prints how long adapting took and what each query image is. Sort the query images into class
+folders as well and it also says how many are right. `--json` gives one JSON document instead.
+
+In Python:
+
+```python
+from search.adapt import adapt
+
+report = adapt("BUNDLE", "support", "query")
+print(report.adapt_ms, report.accuracy)
+for prediction in report.predictions:
+    print(prediction.file, prediction.label, prediction.confidence)
+```
+
+Train the same student again, from the same seed, with the same metrics (times aside, on the same
+kind of machine and with the versions in `provenance.json`):
+
+```sh
+fewtune train BUNDLE/config.yaml
+```"""
+
+
+def _images(spec: StudentSpec) -> str:
+    colour = "grey" if spec.channels == 1 else "colour (RGB)"
+    mean = ", ".join(f"{value:.4f}" for value in spec.mean)
+    std = ", ".join(f"{value:.4f}" for value in spec.std)
+    resized = ""
+    if spec.input_size != spec.size:
+        resized = f"; then bilinear, antialiased, to {spec.input_size} x {spec.input_size}"
+    return (
+        f"`fewtune adapt` does all of this: turned as EXIF says, transparency on white, {colour}, "
+        f"the largest centred square, bicubic and antialiased to {spec.size} x {spec.size} pixels, "
+        f"values from 0 to 1, minus the mean ({mean}), over the standard deviation ({std})"
+        f"{resized}. It knows images like those it was trained on best: the same kind of subject, "
+        "background and contrast."
+    )
+
+
+def _origin(provenance: Mapping[str, Any], config: SweepConfig) -> str:
+    data, seed = provenance["data"], provenance["seeds"]["sweep"]
+    lines = [
+        f"- picked as {provenance['picked']['why']}",
+        f"- data: {data['source']}, fingerprint `{str(data['fingerprint'])[:16]}`",
+        f"- seed {seed}, {_count(config.budget.iterations, 'meta-iteration')}",
+        "- versions, commit, seeds and the sha256 of every file: `provenance.json`",
+    ]
+    if config.data.source != "glyphs":
+        lines.append(
+            "- to train it again, the images of the source must be at hand: set `FEWTUNE_DATA` to "
+            "their folder, or add `--set data.path=FOLDER`"
+        )
+    if config.resources.gpu:
+        lines.append(
+            "- it was trained on a GPU; without one add `--set resources.gpu=0`, and expect "
+            "metrics that differ a little"
+        )
+    lines.append(
+        "- `fewtune` refuses a bundle in which a file was changed; the weights are safetensors, "
+        "and nothing in it is executable"
+    )
+    return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
