@@ -1,0 +1,341 @@
+"""An exported student meets the user's own classes: two folders of images in, predictions out.
+
+The support folder has one folder of images for each class. The query folder is either the same,
+and then the predictions are scored, or holds images alone.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from search.bundle import read_bundle
+from search.errors import UserError, suggest
+from trainables._core.evaluate import TIMED_RUNS, WARM_UP_RUNS
+from trainables._data import decode_image, read_class_folders
+from trainables._data._archive import FolderTree
+from trainables._data._builder import Tally
+from trainables._data._classes import HIDDEN, sort_out
+from trainables._data._decode import ImageProblemError
+from trainables._data.dataset import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from trainables._core.adapt import Adapted
+    from trainables._core.student import Student
+
+TIME_LIMIT_S = 3.0  # of timed adaptations; a slow student gets fewer of them
+CHUNK = 64  # query images predicted at once: memory against overhead
+SHOWN = 10  # predictions printed
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the student says of one query image.
+
+    Attributes:
+        file: The image, relative to the query folder.
+        label: The class it takes it for.
+        confidence: The probability it gives that class, in [0, 1].
+    """
+
+    file: str
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class AdaptReport:
+    """An adaptation, and what the adapted student says.
+
+    Attributes:
+        classes: Names of the classes, in the order of the support folder.
+        pattern: Layers that were updated, one bit each, input side first.
+        inner_steps: Steps of the adaptation.
+        adapt_ms: Milliseconds from the decoded support images to a student ready to predict;
+            median of ``timed``, one thread, one task.
+        accuracy: Share of the query images that are right; None where they have no labels.
+        predictions: One for each query image, by name.
+        normalisation: inductive (each image by itself) or transductive (all together).
+        support: Support images used.
+        timed: Adaptations timed.
+        truth: The class of each query image; empty where they have no labels.
+    """
+
+    classes: tuple[str, ...]
+    pattern: str
+    inner_steps: int
+    adapt_ms: float
+    accuracy: float | None
+    predictions: tuple[Prediction, ...]
+    normalisation: str
+    support: int
+    timed: int
+    truth: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``adapt --json``."""
+        return {
+            "classes": list(self.classes),
+            "pattern": self.pattern,
+            "inner_steps": self.inner_steps,
+            "adapt_ms": self.adapt_ms,
+            "normalisation": self.normalisation,
+            "accuracy": self.accuracy,
+            "predictions": [asdict(prediction) for prediction in self.predictions],
+        }
+
+    def print(self, console: Console) -> None:
+        """Show a summary, and the predictions that are least certain."""
+        steps = f"{self.inner_steps} step{'' if self.inner_steps == 1 else 's'}"
+        adapted = (
+            f"Adapted to {len(self.classes)} classes from {_images(self.support)} in "
+            f"{self.adapt_ms:.2f} ms (median of {self.timed}, one thread): pattern "
+            f"{self.pattern}, {steps}."
+        )
+        lines = [adapted]
+        if not self.predictions:
+            lines.append("No query images: --query DIR classifies the images in a folder.")
+        elif self.accuracy is not None:
+            right = sum(p.label == t for p, t in zip(self.predictions, self.truth, strict=True))
+            lines.append(
+                f"Accuracy {100 * self.accuracy:.1f} % ({self.normalisation}): {right} of "
+                f"{_images(len(self.predictions))} right; chance is "
+                f"{100 / len(self.classes):.1f} %."
+            )
+        else:
+            lines.append(f"Classified {_images(len(self.predictions))} ({self.normalisation}).")
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self.predictions:
+            self._print_predictions(console)
+
+    def _print_predictions(self, console: Console) -> None:
+        from rich.box import SIMPLE  # noqa: PLC0415 - not needed for --json
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        order = sorted(
+            range(len(self.predictions)), key=lambda i: (self.predictions[i].confidence, i)
+        )
+        if len(order) > SHOWN:
+            shown, title = order[:SHOWN], f"the {SHOWN} least certain of {len(order)}"
+        else:
+            shown, title = sorted(order), "predictions"
+        table = Table(box=SIMPLE, title=title, title_justify="left", pad_edge=False)
+        for name in ("image", "prediction", *(["truth"] if self.truth else [])):
+            table.add_column(name, overflow="fold")
+        table.add_column("confidence", justify="right", no_wrap=True)
+        for i in shown:
+            one = self.predictions[i]
+            cells = [one.file, one.label]
+            if self.truth:
+                cells.append(self.truth[i] if self.truth[i] != one.label else "right")
+            table.add_row(*map(Text, cells), f"{100 * one.confidence:.1f} %")
+        console.print(table)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Decoded images: uint8 ``[M, C, size, size]``, a file name and a class (or none) each."""
+
+    pixels: torch.Tensor
+    files: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = None) -> AdaptReport:
+    """Adapt an exported student to new classes, and classify.
+
+    Args:
+        bundle: What ``fewtune export`` wrote.
+        support: A folder of images for each class; 2 or more classes, 1 or more images of each.
+        query: Images to classify: class folders with names from ``support``, which are scored, or
+            images alone. None: the student is adapted and timed only.
+
+    Raises:
+        UserError: The bundle is not whole, or the folders do not fit it.
+        DataError: A folder is missing or holds no images.
+    """
+    student = read_bundle(bundle).student
+    given = _support(Path(support), student)
+    names = tuple(dict.fromkeys(given.labels))
+    asked = None if query is None else _query(Path(query), student, names)
+    labels = torch.tensor([names.index(label) for label in given.labels])
+    spec = student.spec
+    with _one_thread():
+        adapted, laps = _timed(student, given.pixels, labels, len(names))
+        chances = None if asked is None else _probabilities(student, adapted, asked.pixels)
+    predictions: tuple[Prediction, ...] = ()
+    accuracy: float | None = None
+    truth: tuple[str, ...] = ()
+    if asked is not None and chances is not None:
+        confidence, best = chances.max(1)
+        predictions = tuple(
+            Prediction(file, names[index], value)
+            for file, index, value in zip(
+                asked.files, best.tolist(), confidence.tolist(), strict=True
+            )
+        )
+        truth = asked.labels
+        right = [p.label == t for p, t in zip(predictions, truth, strict=False)]
+        accuracy = sum(right) / len(right) if right else None
+    return AdaptReport(
+        names, spec.pattern, spec.inner_steps, statistics.median(laps), accuracy, predictions,
+        spec.normalisation, len(given.files), len(laps), truth,
+    )  # fmt: skip
+
+
+def _support(folder: Path, student: Student) -> _Images:
+    classes, spec = _class_folders(folder), student.spec
+    if len(classes) < 2:
+        raise UserError(
+            f"The student tells classes apart, so it needs at least 2; {folder} has 1 "
+            f"({next(iter(classes))}). Put a folder of images there for each class."
+        )
+    if spec.head == "linear" and len(classes) != spec.ways:
+        raise UserError(
+            f"This student's linear head was trained for {spec.ways} classes, and {folder} has "
+            f"{len(classes)}. Give it {spec.ways} classes, or export a student whose head fits any "
+            "number (student.head: prototype or shared)."
+        )
+    found = _decoded(folder, [(f, name) for name, fs in classes.items() for f in fs], student)
+    for name in classes:
+        if name not in found.labels:
+            raise UserError(
+                f"Class {name} in {folder} has no readable image left. Add images to it, or leave "
+                "the class out."
+            )
+    return found
+
+
+def _query(folder: Path, student: Student, names: tuple[str, ...]) -> _Images:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; expected one with the images to classify.")
+    images = sort_out(FolderTree(folder), Tally())
+    flat = [file for file in images if "/" not in file]
+    if not images:
+        raise DataError(f"{folder} holds no image that can be read, such as a PNG or JPEG file.")
+    if len(flat) == len(images):
+        return _some(_decoded(folder, [(file, "") for file in flat], student), folder)
+    if flat:
+        raise UserError(
+            f"{folder} holds both images (such as {flat[0]}) and folders of images. Query images "
+            "are either all in class folders, which are scored, or all in the folder itself."
+        )
+    classes = _class_folders(folder)
+    for name in classes:
+        if name not in names:
+            raise UserError(
+                f"{folder} has images of the class {name}, which the support images do not have. "
+                f"{suggest(name, names)} Images without labels go straight into {folder}."
+            )
+    return _some(
+        _decoded(folder, [(f, name) for name, fs in classes.items() for f in fs], student), folder
+    )
+
+
+def _some(found: _Images, folder: Path) -> _Images:
+    if not found.files:
+        raise DataError(f"None of the images in {folder} can be read.")
+    return found
+
+
+def _class_folders(folder: Path) -> dict[str, list[str]]:
+    """Return class name -> image files relative to the folder."""
+    return {
+        name: [file.relative_to(folder).as_posix() for file in files]
+        for name, files in read_class_folders(folder)
+    }
+
+
+def _decoded(folder: Path, wanted: list[tuple[str, str]], student: Student) -> _Images:
+    """Decode images as the bundle says; what cannot be used is counted and named."""
+    spec, tree, tally = student.spec, FolderTree(folder), Tally()
+    images, listed = sort_out(tree, tally), {file for file, _ in wanted}
+    for file in images:
+        if file not in listed:
+            tally.skip("image outside a class folder", file)
+    pixels, files, labels = [], [], []
+    for file, label in wanted:
+        try:
+            pixels.append(decode_image(tree.read(file), spec.size, spec.channels))
+        except (ImageProblemError, DataError) as error:
+            cause = error if isinstance(error, ImageProblemError) else error.__cause__
+            tally.skip(getattr(cause, "reason", str(error)), file)
+            continue
+        files.append(_readable(file))
+        labels += [_readable(label)] if label else []
+    for reason, count in sorted(tally.skipped.items()):
+        if reason != HIDDEN:
+            some = ", ".join(map(_readable, tally.examples[reason]))
+            _say(f"{folder}: skipped {count}: {reason} ({some}{', ...' * (count > 3)})")
+    shape = (0, spec.channels, spec.size, spec.size)
+    stacked = np.stack(pixels) if pixels else np.empty(shape, np.uint8)
+    return _Images(torch.from_numpy(stacked), tuple(files), tuple(labels))
+
+
+def _timed(
+    student: Student, images: torch.Tensor, labels: torch.Tensor, ways: int
+) -> tuple[Adapted, list[float]]:
+    """Adapt a few times; return the last student and the milliseconds of each, warm-up aside."""
+    laps: list[float] = []
+    began = time.perf_counter()
+    while True:
+        start = time.perf_counter()
+        adapted = student.adapt(images, labels, ways)
+        if student.spec.normalisation == "inductive":
+            with torch.no_grad():
+                adapted.statistics(len(adapted.steps) - 1)
+        laps.append((time.perf_counter() - start) * 1e3)
+        measured = laps[WARM_UP_RUNS:] if len(laps) > WARM_UP_RUNS else laps[-1:]
+        if len(laps) == WARM_UP_RUNS + TIMED_RUNS or time.perf_counter() - began > TIME_LIMIT_S:
+            return adapted, measured
+
+
+def _probabilities(student: Student, adapted: Adapted, images: torch.Tensor) -> torch.Tensor:
+    """Return class probabilities ``[M, N]``; a transductive student must see all images at once."""
+    size = CHUNK if student.spec.normalisation == "inductive" else len(images)
+    found = torch.cat([student.predict(adapted, part) for part in torch.split(images, size)])
+    if not bool(torch.isfinite(found).all()):
+        raise RuntimeError(
+            "The adapted student's predictions are no numbers: its adaptation diverges on these "
+            "images, or its weights do not hold what training left."
+        )
+    return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Adapt as a small device does, and alike on every machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
+
+
+def _readable(name: str) -> str:
+    """Return a file name that can be printed, whatever bytes it has on disk."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(_readable(line) + "\n")
