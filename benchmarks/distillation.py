@@ -83,6 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shots", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tasks", type=int, default=1000, help="test tasks")
+    parser.add_argument("--arms", default=",".join(ARMS), help="names of arms, commas between")
     parser.add_argument("--name", default="")
     return parser.parse_args()
 
@@ -134,7 +135,8 @@ def main() -> None:
         iterations=args.iterations + args.head_start,
     )
     arms = {}
-    for name, (views, what) in ARMS.items():
+    for name in dict.fromkeys([ALONE, *args.arms.split(",")]):
+        views, what = ARMS[name]
         config = plain.model_copy(update={"views": views})
         rig = student_rig(config, data, shape, seed=args.seed, device="cpu")
         outer = MetaOptimiser(rig.meta, config.outer_rate, args.iterations)

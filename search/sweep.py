@@ -324,6 +324,7 @@ def run_settings(config: SweepConfig) -> RunSettings:
         seed=config.seed,
         device="cuda" if config.resources.gpu else "cpu",
         validation_tasks=config.evaluation.validation_tasks,
+        quick_tasks=config.evaluation.quick_tasks,
         test_tasks=config.evaluation.test_tasks,
     )
 

@@ -76,7 +76,7 @@ class DistillationSettings(Frozen):
     """What of the teacher the student is told, and how loudly."""
 
     loss: Literal["kl", "relational", "none"] = "kl"
-    weight: float = Field(default=0.3, ge=0, le=100)
+    weight: float = Field(default=0.1, ge=0, le=100)
     temperature: float = Field(default=4.0, gt=0, le=100)
     outer: float = Field(default=1.0, ge=0, le=100)
 
