@@ -22,6 +22,7 @@ from trainables._core import evaluate
 from trainables._core.ending import CHUNK, TEST_SEED
 from trainables._core.episodes import Sampler
 from trainables._core.guidance import (
+    Teacher,
     build_teacher,
     guided_accuracies,
     student_step,
@@ -30,7 +31,7 @@ from trainables._core.guidance import (
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import Rig, maml_update, quick_accuracy, student_rig
 from trainables._core.settings import MethodConfig, StudentSettings
-from trainables._data import load
+from trainables._data import Dataset, load
 from trainables._learner import TaskShape
 from trainables.meta_distillation import DistillationSettings, TeacherSettings
 
@@ -88,7 +89,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(args: argparse.Namespace, arms: dict[str, Arm], teacher: object) -> None:
+def train(args: argparse.Namespace, arms: dict[str, Arm], teacher: Teacher) -> None:
     """All arms on the same episodes; the teacher first on its own."""
     lead = arms[ALONE].rig
     for _ in range(args.head_start):
@@ -106,6 +107,49 @@ def train(args: argparse.Namespace, arms: dict[str, Arm], teacher: object) -> No
             seen = {name: round(quick_accuracy(arm.rig, 50), 3) for name, arm in arms.items()}
             guide = round(quick_accuracy(teacher.rig, 50), 3)
             print(f"{i + 1}, {time.perf_counter() - started:.0f} s, {guide}, {seen}", flush=True)
+
+
+def scores(
+    args: argparse.Namespace, arms: dict[str, Arm], teacher: Teacher, data: Dataset
+) -> dict[str, torch.Tensor]:
+    """Accuracy of every test task ``[tasks]``, arm by arm, the teacher's own among them."""
+    test = Sampler(data.test, data, TaskShape(5, args.shots, 15), "cpu")
+
+    def alone(rig: Rig) -> torch.Tensor:
+        meta = {n: p.detach() for n, p in rig.meta.items()}
+        wanted = {rig.pattern: [rig.setting.steps]}
+        episodes = test.fixed(TEST_SEED, args.tasks, CHUNK)
+        found = evaluate.score(rig.network, meta, episodes, rig.setting, wanted)
+        return found[rig.pattern, rig.setting.steps]
+
+    found = {"teacher": alone(teacher.rig)}
+    for name, arm in arms.items():
+        found[name] = alone(arm.rig)
+        if arm.told is not None and arm.told.loss != "none":
+            found[f"{name}_guided"] = guided_accuracies(
+                arm.rig,
+                teacher,
+                arm.told,
+                test,
+                seed=TEST_SEED,
+                tasks=args.tasks,
+                with_labels=True,
+            )
+    return found
+
+
+def table(found: dict[str, torch.Tensor]) -> list[Row]:
+    """Accuracies, and paired differences to the same views with plain labels."""
+    rows = []
+    for name, values in found.items():
+        mean, ci95 = evaluate.interval(values)
+        rows.append(Row(name, mean, "share", "higher", None, None, f"+-{ci95:.4f}"))
+        control = "alone_views" if "views" in name else ALONE
+        if name not in (control, "teacher"):
+            gain, half = evaluate.interval(values - found[control])
+            detail = f"paired, +-{half:.4f}"
+            rows.append(Row(f"{name}_gain", gain, "share", "higher", None, control, detail))
+    return rows
 
 
 def main() -> None:
@@ -143,42 +187,8 @@ def main() -> None:
         arms[name] = Arm(rig, outer, what)
     train(args, arms, teacher)
 
-    test = Sampler(data.test, data, TaskShape(5, args.shots, 15), "cpu")
-    found: dict[str, torch.Tensor] = {}
-    for name, arm in arms.items():
-        episodes = test.fixed(TEST_SEED, args.tasks, CHUNK)
-        wanted = {arm.rig.pattern: [args.steps]}
-        meta = {n: p.detach() for n, p in arm.rig.meta.items()}
-        scores = evaluate.score(arm.rig.network, meta, episodes, arm.rig.setting, wanted)
-        found[name] = scores[arm.rig.pattern, args.steps]
-        if arm.told is not None and arm.told.loss != "none":
-            found[f"{name}_guided"] = guided_accuracies(
-                arm.rig,
-                teacher,
-                arm.told,
-                test,
-                seed=TEST_SEED,
-                tasks=args.tasks,
-                with_labels=True,
-            )
-    guide = evaluate.score(
-        teacher.rig.network,
-        {n: p.detach() for n, p in teacher.rig.meta.items()},
-        test.fixed(TEST_SEED, args.tasks, CHUNK),
-        teacher.rig.setting,
-        {teacher.rig.pattern: [args.teacher_steps]},
-    )
-    mean, ci95 = evaluate.interval(next(iter(guide.values())))
-    rows = [Row("teacher", mean, "share", "higher", None, None, f"+-{ci95:.4f}")]
-    for name, values in found.items():
-        mean, ci95 = evaluate.interval(values)
-        control = "alone_views" if "views" in name else ALONE
-        rows.append(Row(name, mean, "share", "higher", None, None, f"+-{ci95:.4f}"))
-        if name != control:
-            gain, half = evaluate.interval(values - found[control])
-            rows.append(
-                Row(f"{name}_gain", gain, "share", "higher", None, control, f"paired, +-{half:.4f}")
-            )
+    found = scores(args, arms, teacher, data)
+    rows = table(found)
     name = args.name or f"distillation_{args.data}_{args.shots}shot"
     save(name, rows, settings=vars(args), normalisation="inductive")
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from tests.trainables.test_contract import RUN, SHAPE, TINY, data, make  # noqa: F401  the fixture
-from trainables._core import guidance
-from trainables._core.adapt import HEAD_B, HEAD_W
+from trainables._core.adapt import HEAD_B, HEAD_W, adapt
 from trainables._learner import ConfigError
 from trainables.lambda_adaptation import LambdaAdaptation
 
@@ -32,10 +31,9 @@ def test_first_and_second_order_part_ways(data):  # noqa: F811
 
 def test_the_teacher_is_fully_adapted_before_the_student_starts(data, monkeypatch):  # noqa: F811
     seen = []
-    plain = guidance.adapt
 
     def watched(network, *args, **kwargs):
-        run = plain(network, *args, **kwargs)
+        run = adapt(network, *args, **kwargs)
         seen.append((network.body[0].width, len(run.steps) - 1, kwargs.get("loss") is not None))
         return run
 
@@ -117,7 +115,7 @@ def test_a_checkpoint_that_is_none_is_named(data, tmp_path):  # noqa: F811
 def test_steps_hold_the_tasks_own_classifier(data):  # noqa: F811
     one = make("maml", data)
     episodes = one.rig.sized(one.rig.episodes())
-    run = guidance.adapt(
+    run = adapt(
         one.rig.network,
         one.rig.meta,
         episodes.support,

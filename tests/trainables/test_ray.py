@@ -52,7 +52,7 @@ class Local(LearnerTrainable):
 
     @override
     def _setup_logdir(self) -> None:
-        self._logdir = ""
+        self._logdir = None
 
 
 Make = "Callable[..., Local]"

@@ -92,7 +92,5 @@ def test_inductive_prediction_costs_a_last_pass_of_the_updated_body():
     plain = cost.adapt_macs(network, "00011", steps=2, ways=5, images=10, inductive=False)
     measured = cost.adapt_macs(network, "00011", steps=2, ways=5, images=10, inductive=True)
     assert measured - plain == 10 * network.body[3].macs()
-    head = [
-        cost.adapt_macs(network, "00001", steps=2, ways=5, images=10, inductive=i) for i in (0, 1)
-    ]
-    assert head[0] == head[1]
+    head = cost.adapt_macs(network, "00001", steps=2, ways=5, images=10, inductive=True)
+    assert head == cost.adapt_macs(network, "00001", steps=2, ways=5, images=10, inductive=False)
