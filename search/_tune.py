@@ -240,7 +240,7 @@ class Steering:
 
 def run_trials(
     config: SweepConfig, trainable: type[tune.Trainable], steering: Steering,
-    *, samples: int, session: Path,
+    *, samples: int, slots: int, session: Path,
 ) -> None:  # fmt: skip
     """Run trials until there are enough, a limit is met or Ctrl-C is pressed.
 
@@ -249,6 +249,8 @@ def run_trials(
         trainable: From ``trainable_of``.
         steering: Who asks for trials, records them and ends the sweep early.
         samples: How many trials to run.
+        slots: How many at a time. Without this limit Tune asks for one trial ahead of need, and
+            starts the first actors one after the other.
         session: Tune's directory for this session.
     """
     for name in ("ray", "ray.tune", "ray.train"):
@@ -259,7 +261,7 @@ def run_trials(
             search_alg=steering.searcher,
             scheduler=_scheduler(config, steering.reporter),
             num_samples=samples,
-            max_concurrent_trials=config.resources.concurrent,
+            max_concurrent_trials=slots,
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,

@@ -16,7 +16,7 @@ from search import registry
 from search._optuna import first_point
 from search.preflight import load_data
 from search.progress import duration, show
-from search.sweep import run_settings
+from search.session import run_settings
 from trainables._learner import TaskShape
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import torch
 from typing_extensions import override
 
 from search import registry
-from spaces._domains import Choice, Fixed, Float, Int, When
+from spaces._domains import Choice, Domain, Fixed, Float, Int, When
 from trainables._core.settings import Frozen
 from trainables._core.student import Student, StudentSpec
 from trainables._learner import Learner, MethodConfig, Outcome, flat_defaults, parse_config
@@ -23,7 +23,7 @@ from trainables._learner import Learner, MethodConfig, Outcome, flat_defaults, p
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SPACE = {
+SPACE: dict[str, Domain] = {
     "student.width": Int(4, 32, log=True, why="small to large"),
     "rate": Float(1e-3, 1.0, log=True, why="too slow to too fast"),
     "teacher.kind": Choice(("none", "wide"), why="with and without"),

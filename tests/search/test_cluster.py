@@ -34,7 +34,9 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("two_nodes")
 def test_a_trial_must_fit_one_node() -> None:
     check_room(8, 1)
-    with pytest.raises(UserError, match=r"asks for 10 CPU and 0 GPU .* largest has 8 CPU and 1 GPU"):
+    with pytest.raises(
+        UserError, match=r"asks for 10 CPU and 0 GPU .* largest has 8 CPU and 1 GPU"
+    ):
         check_room(10, 0)
 
 
@@ -49,7 +51,8 @@ def test_slots_are_what_the_scarcest_resource_allows(
     assert slots(cpu, gpu, concurrent) == fit
 
 
-def test_no_cluster_at_an_address_is_the_users_error() -> None:
+def test_no_cluster_at_an_address_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # of another test
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -8,14 +8,14 @@ import pytest
 
 from search._optuna import RUNNING, Study, first_point, study_name
 from search.constraints import Constraint
-from spaces._domains import Choice, Fixed, Float, Int, When
+from spaces._domains import Choice, Domain, Fixed, Float, Int, When
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import optuna
 
-SPACE = {
+SPACE: dict[str, Domain] = {
     "width": Int(4, 32, log=True, why="small"),
     "rate": Float(1e-3, 1.0, log=True, why="rates"),
     "loss": Choice(("kl", "none"), why="both"),
@@ -51,7 +51,13 @@ def test_the_name_follows_space_objectives_and_data() -> None:
 
 
 def test_the_first_point_is_the_defaults_brought_into_the_space() -> None:
-    defaults = {"width": 64, "rate": 0.1, "loss": "kl", "temperature": 0.5, "order": "second"}
+    defaults: dict[str, Any] = {
+        "width": 64,
+        "rate": 0.1,
+        "loss": "kl",
+        "temperature": 0.5,
+        "order": "second",
+    }
     assert first_point(SPACE, defaults) == {
         "width": 32, "rate": 0.1, "loss": "kl", "temperature": 1.0, "order": "first",
     }  # fmt: skip

@@ -97,7 +97,10 @@ def test_a_report_without_a_number_decides_nothing(value: float | None) -> None:
 def test_earlier_sessions_are_remembered() -> None:
     scheduler = make()
     for i in range(6):
-        reports = [{"iteration": 25, **report(0.9, 1000)}, {"iteration": 50, "accuracy": None}]
+        reports: list[Any] = [
+            {"iteration": 25, **report(0.9, 1000)},
+            {"iteration": 50, "accuracy": None},
+        ]
         scheduler.remember(str(i), reports)
     assert not scheduler.decide("new", 25, report(0.1, 9000))
 

@@ -14,6 +14,7 @@ from search.config import SweepConfig, load_sweep
 from search.errors import UserError
 from search.results import load_results
 from search.rundir import RunDir, read_json
+from search.session import SweepFailedError
 from search.train import train
 from spaces._domains import Fixed
 
@@ -173,7 +174,7 @@ def test_a_sweep_in_which_all_fail_alike_stops_and_says_so(
     tmp_path: Path, sick: str, said: str
 ) -> None:
     budget = {"trials": 30, "iterations": 10}
-    with pytest.raises(sweep.SweepFailedError, match=re.escape(said)):
+    with pytest.raises(SweepFailedError, match=re.escape(said)):
         sweep.run_sweep(config(space=fixed(sick=sick), budget=budget), name="all", storage=tmp_path)
     trials = load_results(tmp_path / "all").trials
     assert 3 <= sum(t["state"] == "FAIL" for t in trials) <= 6
@@ -182,7 +183,7 @@ def test_a_sweep_in_which_all_fail_alike_stops_and_says_so(
 
 def test_a_trial_whose_process_dies_again_and_again_fails_alone(tmp_path: Path) -> None:
     budget = {"trials": 3, "iterations": 10}
-    with pytest.raises(sweep.SweepFailedError, match="process died"):
+    with pytest.raises(SweepFailedError, match="process died"):
         sweep.run_sweep(
             config(space=fixed(sick="die"), budget=budget), name="dead", storage=tmp_path
         )

@@ -18,13 +18,13 @@ from search.errors import UserError
 from search.metrics import METRICS
 from search.recorder import Record
 from search.rundir import RunDir
-from spaces._domains import Choice, Fixed, Float, Int, When
+from spaces._domains import Choice, Domain, Fixed, Float, Int, When
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SPACE = {
+SPACE: dict[str, Domain] = {
     "student.width": Int(8, 64, log=True, why="small"),
     "teacher.kind": Choice(("none", "resnet12"), why="with and without"),
     "teacher.width": Int(16, 64, why="large", when=When("teacher.kind", ("resnet12",))),
@@ -81,10 +81,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write(run)
     words = command(run.path, port=0)
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    said = process.stderr
+    assert said is not None
     try:
-        assert process.stderr is not None
         address = ""
-        for line in process.stderr:
+        for line in said:
             if found := re.search(r"http://(\S+?):(\d+)/", line):
                 address = f"http://127.0.0.1:{found[2]}"
                 break
@@ -94,7 +95,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=20)
-        process.stderr.close()
+        said.close()
 
 
 def wait_until_loaded(address: str) -> None:
@@ -158,7 +159,8 @@ def test_scalars_have_our_names_one_run_for_each_trial(server: str) -> None:
     tags = get(server, "data/plugin/scalars/tags")
     assert {"loss", "accuracy"} <= set(tags["trial-00000"])
     points = get(server, "data/plugin/scalars/scalars", run="trial-00001", tag="accuracy")
-    assert [(step, pytest.approx(value)) for _, step, value in points] == [(5, 0.5), (10, 0.9)]
+    assert [step for _, step, _ in points] == [5, 10]
+    assert [value for _, _, value in points] == pytest.approx([0.5, 0.9])
     assert "pattern" not in tags["trial-00000"]
 
 
