@@ -159,6 +159,20 @@ def test_a_resumed_trial_ends_with_the_numbers_of_an_undisturbed_one(tmp_path: P
         assert disturbed["metrics"][name] == calm["metrics"][name], name
 
 
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """The whole foreground group gets the signal, as from a terminal."""
+    path = tmp_path / "stopped"
+    driver = start("sweep", str(tmp_path), "stopped", "4")
+    wait_for(path, lambda run: any(r["state"] in FINISHED for r in run.results()), driver)
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(timeout=60) != 0
+    run = RunDir.open(path)
+    assert run.info()["sessions"][0]["why"] == "interrupted"
+    assert {r["state"] for r in run.results()} == {"COMPLETE", "RUNNING"}
+    assert start("resume", str(path)).wait(timeout=200) == 0
+    assert [r["state"] for r in run.results()] == ["COMPLETE"] * 4
+
+
 def trial_ends(journal: str) -> list[int]:
     """Trials that the journal moves to a final state, one entry for each time."""
     final = {1, 2, 3}  # COMPLETE, PRUNED, FAIL in Optuna's journal
