@@ -242,7 +242,6 @@ def run_settings(config: SweepConfig) -> RunSettings:
         device="cuda" if config.resources.gpu else "cpu",
         validation_tasks=config.evaluation.validation_tasks,
         quick_tasks=config.evaluation.quick_tasks,
-        test_tasks=config.evaluation.test_tasks,
     )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SETTINGS = TrialSettings(
     fakes.FakeLearner,
     TaskShape(5, 1, 2),
-    RunSettings(iterations=20, seed=3, validation_tasks=2, test_tasks=2),
+    RunSettings(iterations=20, seed=3, validation_tasks=2),
     chunks=Chunks(reports=4, checkpoint_s=0.0),
 )
 
