@@ -91,7 +91,7 @@ SPACE: Space = {
     "distillation.loss": Choice(
         ("kl", "relational", "none"),
         when=_BOTH,
-        why="the paper's two losses, and none as the control on the same views with plain labels",
+        why="the paper's two losses; none leaves the inner loop to the labels (ours)",
     ),
     "distillation.weight": Float(
         0.05,
@@ -104,13 +104,13 @@ SPACE: Space = {
         1.0,
         8.0,
         log=True,
-        when=When("distillation.loss", ("kl",)),
+        when=_BOTH,
         why="1 leaves the teacher as sharp as it is; at 8 its logits are close to uniform (ours)",
     ),
     "distillation.outer": Float(
         0.0,
         4.0,
-        when=_DISTILS,
+        when=_BOTH,
         why="0 is the paper, which distils on the support set alone; 1 adds the query set (ours)",
     ),
     "views": Int(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from trainables._core.ending import Outcome, test_student
 from trainables._core.episodes import ImageData, TaskShape
+from trainables._core.outer import DivergedError
 from trainables._core.settings import MethodConfig
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigError",
+    "DivergedError",
     "ImageData",
     "Learner",
     "MethodConfig",
@@ -50,7 +52,6 @@ class RunSettings:
     device: str = "cpu"
     validation_tasks: int = 200
     quick_tasks: int = 50  # of these, how many a report during training uses
-    test_tasks: int = 400
 
 
 class Learner(ABC):
@@ -157,6 +158,8 @@ def parse_config(learner: type[Learner], values: Mapping[str, Value]) -> MethodC
         except ValidationError as error:
             problems = [
                 f"{'.'.join(map(str, e['loc']))}: {e['msg']}; found {e['input']!r}."
+                if e["loc"]
+                else f"{e['msg'].removeprefix('Value error, ')}."
                 for e in error.errors()
             ]
     raise ConfigError("\n".join(problems))

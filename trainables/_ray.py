@@ -25,6 +25,8 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from typing_extensions import override
 
+from trainables._learner import DivergedError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -35,10 +37,6 @@ STATE, DIGEST, STUDENT = "state.pt", "digest.json", "student"
 
 class CheckpointError(ValueError):
     """A checkpoint is torn, or belongs to something else; it is named."""
-
-
-class DivergedError(ArithmeticError):
-    """The loss of meta-training is no finite number any more."""
 
 
 class DataHandle(Protocol):

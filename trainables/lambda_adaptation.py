@@ -13,6 +13,7 @@ below the lowest updated one run once for all steps.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
@@ -73,14 +74,15 @@ class LambdaAdaptation(Learner):
 
     @override
     def step(self) -> dict[str, float]:
+        if self.given:
+            return {"loss": self._watched_loss}
         with Stopwatch(self.rig):
-            if self.given:
-                return {"loss": self._watched_loss()}
             return maml_update(self.rig, self.outer, self.rig.episodes())[1]
 
+    @cached_property
     @torch.no_grad()
     def _watched_loss(self) -> float:
-        """A given model does not train; its loss on a meta-batch is there to be looked at."""
+        """A given model does not train; its loss on one meta-batch is there to be looked at."""
         rig = self.rig
         episodes = rig.sized(rig.episodes())
         run = adapted(rig.network, rig.meta, episodes, rig.setting, rig.pattern)
@@ -128,7 +130,9 @@ def _student(folder: str) -> Student:
 def rig_of_checkpoint(
     config: LambdaConfig, data: ImageData, shape: TaskShape, run: RunSettings
 ) -> Rig:
-    """A given student, ready to be adapted with the configuration's rate and steps.
+    """A given student, ready to be adapted.
+
+    Rate, views and normalisation are the student's own unless the configuration sets them.
 
     Raises:
         ConfigError: the folder holds no student, or one for other images.
@@ -149,7 +153,12 @@ def rig_of_checkpoint(
         head=spec.head,
         down=spec.down,
     )
-    settled = config.model_copy(update={"student": own})
+    kept = {
+        name: getattr(spec, name)
+        for name in ("views", "normalisation", "inner_rate")
+        if name not in config.model_fields_set
+    }
+    settled = config.model_copy(update={"student": own, **kept})
     rig = build(
         spec.network(),
         spec.kind,

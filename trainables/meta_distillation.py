@@ -24,9 +24,10 @@ the teacher, scored as if it were the student).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, final
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from trainables._core.ending import VALIDATION_SEED, Outcome
@@ -88,6 +89,23 @@ class MetaDistillationConfig(MethodConfig):
     distillation: DistillationSettings = DistillationSettings()
     baseline: Literal["tsmd", "student", "fixed_teacher", "oracle"] = "tsmd"
 
+    @model_validator(mode="after")
+    def _a_fixed_teacher_teaches(self) -> MetaDistillationConfig:
+        """KD alone drives a fixed teacher's student, and nobody trains that teacher later."""
+        if self.baseline == "fixed_teacher" and self.distillation.loss == "none":
+            msg = (
+                "with baseline fixed_teacher distillation alone drives the inner loop, so "
+                "distillation.loss must be kl or relational"
+            )
+            raise ValueError(msg)
+        if self.baseline == "fixed_teacher" and self.teacher.pretrain == 0:
+            msg = (
+                "with baseline fixed_teacher the teacher learns in its head start alone, so "
+                "teacher.pretrain must be above 0"
+            )
+            raise ValueError(msg)
+        return self
+
 
 @final
 class MetaDistillation(Learner):
@@ -109,7 +127,7 @@ class MetaDistillation(Learner):
                 shape,
                 seed=run.seed,
                 device=run.device,
-                iterations=run.iterations + head_start(settings, run),
+                iterations=teacher_iterations(settings, run),
             )
         else:
             self.teacher = None
@@ -198,7 +216,15 @@ class MetaDistillation(Learner):
         parsed = parse(config)
         if parsed.baseline == "oracle":
             kind, width = parsed.teacher.kind, parsed.teacher.width
-            network = teacher_network(kind, (channels, size, size), width=width, ways=ways)
+            student = parsed.student
+            network = teacher_network(
+                kind,
+                (channels, size, size),
+                width=width,
+                norm=student.norm,
+                head=student.head,
+                ways=ways,
+            )
         else:
             network = student_network(parsed.student, channels=channels, size=size, ways=ways)
         return known_before(network, ways)
@@ -208,7 +234,13 @@ def head_start(config: MetaDistillationConfig, run: RunSettings) -> int:
     """Meta-iterations of the teacher alone, before and on top of the student's."""
     if config.baseline in ("student", "oracle"):
         return 0
-    return round(config.teacher.pretrain * run.iterations)
+    return math.ceil(config.teacher.pretrain * run.iterations)
+
+
+def teacher_iterations(config: MetaDistillationConfig, run: RunSettings) -> int:
+    """How many meta-iterations the teacher's outer rate falls over."""
+    ahead = head_start(config, run)
+    return ahead if config.baseline == "fixed_teacher" else run.iterations + ahead
 
 
 def parse(config: Mapping[str, Value]) -> MetaDistillationConfig:

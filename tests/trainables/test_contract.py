@@ -23,7 +23,7 @@ from trainables._learner import (
 )
 
 TINY = {"student.width": 4, "student.depth": 2, "meta_batch": 2, "inner_steps": 2}
-RUN = RunSettings(iterations=6, seed=3, validation_tasks=6, quick_tasks=3, test_tasks=4)
+RUN = RunSettings(iterations=6, seed=3, validation_tasks=6, quick_tasks=3)
 SHAPE = TaskShape(3, 1, 2)
 METRICS = {
     "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
@@ -136,12 +136,15 @@ def tensors(state):
     return [t for v in state for t in tensors(v)] if isinstance(state, list) else []
 
 
+@pytest.mark.parametrize("head", ["prototype", "shared", "linear"])
+@pytest.mark.parametrize("baseline", ["tsmd", "oracle"])
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_known_before_training_is_what_comes_out(method, data):
+def test_what_is_known_before_training_is_what_comes_out(method, baseline, head, data):
     kind = learner(method)
-    config = {k: v for k, v in TINY.items() if k in flat_defaults(kind)}
+    more = {"student.head": head, "baseline": baseline, "teacher.width": 4, "patterns": "suffixes"}
+    config = {k: v for k, v in (TINY | more).items() if k in flat_defaults(kind)}
     known = kind.cheap(config, channels=1, size=12, ways=3)
-    metrics = make(method, data).finish().metrics
+    metrics = make(method, data, **more).finish().metrics
     assert known == {k: metrics[k] for k in ("student_params", "student_macs")}
 
 

@@ -86,7 +86,7 @@ class Adapted:
     def statistics(self, step: int) -> Statistics:
         """The support set's statistics in every norm after ``step`` steps, differentiable."""
         stats = Statistics()
-        if self.start < len(self.network.body):
+        if self.network.measures and self.start < len(self.network.body):
             span = slice(self.start, None)
             self.network.run(self.params(step), self.prefix, self.tasks, stats, span)
         return Statistics(values=self.prefix_stats.values + stats.values)

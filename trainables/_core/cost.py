@@ -52,8 +52,7 @@ def adapt_macs(
     macs = layer_macs(network, ways)
     start = first_updated(pattern)
     total = images * (sum(macs[:start]) + steps * step_macs(network, pattern, ways))
-    batch_norm = network.body[0].norm == "batch"
-    if inductive and batch_norm and start < len(network.body):
+    if inductive and network.measures and start < len(network.body):
         total += images * sum(macs[start:-1])
     if network.head.kind == "prototype":
         if start < len(network.body):  # the prototypes come from a first pass of the suffix

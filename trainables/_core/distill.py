@@ -32,7 +32,8 @@ def _distances(f: torch.Tensor) -> torch.Tensor:
 
 
 def _angles(f: torch.Tensor) -> torch.Tensor:
-    e = F.normalize(f.unsqueeze(2) - f.unsqueeze(1), dim=-1, eps=1e-8)
+    d = f.unsqueeze(2) - f.unsqueeze(1)
+    e = d * torch.rsqrt(d.square().sum(-1, keepdim=True) + 1e-12)  # twice differentiable at 0
     return torch.einsum("bijd,bkjd->bjik", e, e)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainables._core.student import Student
 
 CHUNK = 25  # tasks scored at once: memory against overhead, our default
-VALIDATION_SEED, TEST_SEED, FRESH_SEED = 1_000_003, 2_000_003, 3_000_017
+VALIDATION_SEED, TEST_SEED = 1_000_003, 2_000_003
 
 Metric = float | int | str | None
 

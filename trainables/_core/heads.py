@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,8 +73,9 @@ class Head:
         """
         tasks = features.shape[0]
         if self.kind == "prototype":
-            one_hot = F.one_hot(labels, ways).to(features.dtype)
-            means = (one_hot / one_hot.sum(0)).T @ features
+            sums = features.new_zeros(tasks, ways, features.shape[-1])
+            counts = torch.bincount(labels, minlength=ways).to(features.dtype)
+            means = sums.index_add(1, labels, features) / counts.unsqueeze(-1)
             scale = params["head.scale"]
             return 2 * scale * means, -scale * means.square().sum(-1)
         weight, bias = params["head.weight"], params["head.bias"]

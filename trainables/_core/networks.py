@@ -38,6 +38,11 @@ class Network:
         """C, H, W of its input images."""
         return self.body[0].into
 
+    @property
+    def measures(self) -> bool:
+        """Whether its norms use batch statistics, which somebody has to measure."""
+        return self.body[0].norm == "batch"
+
     def init(self, generator: torch.Generator) -> Params:
         """Fresh meta-parameters theta, drawn from the generator alone."""
         params: Params = {}
@@ -79,6 +84,15 @@ class Network:
         return x.reshape(x.shape[0], tasks, -1).transpose(0, 1)
 
 
+def _check_size(layer: Layer, into: Shape, remedy: str) -> None:
+    if min(layer.out[1:]) < 1:
+        msg = (
+            f"Images of {into[1]}x{into[2]} px are too small: nothing is left of them at "
+            f"{layer.name}; {remedy}."
+        )
+        raise ValueError(msg)
+
+
 def conv4(
     into: Shape,
     *,
@@ -92,18 +106,13 @@ def conv4(
     """The Conv-4 family (MAML paper): ``depth`` blocks of ``width`` filters, then the head.
 
     Raises:
-        ValueError: the images are too small to be halved ``depth`` times.
+        ValueError: nothing is left of the images before the last block.
     """
     layers: list[Layer] = []
     shape = into
     for index in range(depth):
         layer = ConvBlock(f"conv{index + 1}", shape, width, norm, down)
-        if min(layer.out[1:]) < 1:
-            msg = (
-                f"{depth} halvings need images of at least {2**depth} px, found "
-                f"{into[1]}x{into[2]} px; use fewer blocks (student.depth) or a larger size."
-            )
-            raise ValueError(msg)
+        _check_size(layer, into, "use fewer blocks (student.depth) or larger images")
         layers.append(layer)
         shape = layer.out
     return Network(tuple(layers), Head(head, shape[0] * shape[1] * shape[2], ways), pooled=False)
@@ -125,7 +134,9 @@ def _resnet(
         shape = layers[-1].out
     for index, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         stride = 1 if index == 0 or kind == "triple" else 2
-        layers.append(ResidualStage(f"stage{index + 1}", shape, width, norm, kind, count, stride))
+        stage = ResidualStage(f"stage{index + 1}", shape, width, norm, kind, count, stride)
+        _check_size(stage, into, "use another teacher (teacher.kind) or larger images")
+        layers.append(stage)
         shape = layers[-1].out
     return Network(tuple(layers), head, pooled=True)
 

@@ -32,6 +32,10 @@ def task_loss(z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(z.reshape(-1, z.shape[-1]), target)
 
 
+class DivergedError(ArithmeticError):
+    """The loss of meta-training, or its gradient, is no finite number any more."""
+
+
 class MetaOptimiser:
     """Adam over a set of meta-parameters, its rate falling as a half cosine over the run.
 
@@ -56,15 +60,21 @@ class MetaOptimiser:
 
         Returns:
             The norm of the meta-gradient before clipping.
+
+        Raises:
+            DivergedError: loss or gradient is not finite; the parameters are left as they were.
         """
         for group in self._adam.param_groups:
             group["lr"] = self.rate
         self._adam.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.params.values(), CLIP_NORM)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.params.values(), CLIP_NORM))
+        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+            what = "loss" if not math.isfinite(loss.item()) else "meta-gradient"
+            raise DivergedError(f"the {what} is no finite number at meta-step {self._done + 1}")
         self._adam.step()
         self._done += 1
-        return float(norm)
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot that shares no tensor with the optimiser."""

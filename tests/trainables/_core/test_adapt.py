@@ -118,21 +118,27 @@ def test_first_order_drops_the_graph_of_the_inner_gradients():
     assert not torch.allclose(grads[True], grads[False])
 
 
-@pytest.mark.parametrize("pattern", ["11111", "01111", "00111", "00011", "10010", "11110"])
+@pytest.mark.parametrize("pattern", ["11111", "01111", "00111", "00011", "10010", "11110", "00001"])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_operations_done_are_the_operations_counted(pattern, steps):
+@pytest.mark.parametrize(("head", "norm"), [("linear", "batch"), ("prototype", "group")])
+@pytest.mark.parametrize("inductive", [False, True])
+def test_operations_done_are_the_operations_counted(pattern, steps, head, norm, inductive):
     """Counts convolutions and matrix products as torch runs them: 2 flops a multiply-accumulate.
 
     A layer that is not updated gets no weight gradient, nothing is propagated below the lowest
     updated layer and the frozen prefix runs once: any of it would show in the count.
     """
-    network = conv4((1, 16, 16), width=4, head="linear", ways=3)
+    network = conv4((1, 16, 16), width=4, head=head, norm=norm, ways=3)
     meta = network.init(torch.Generator().manual_seed(0))
-    support = side_by_side(tasks_of(1, 3, 1, 16))
-    with FlopCounterMode(display=False) as counter:
-        adapt(network, meta, support, torch.arange(3), Rule(pattern, steps, 0.1, 3))
-    counted = cost.adapt_macs(network, pattern, steps=steps, ways=3, images=3, inductive=False)
-    assert counter.get_total_flops() == 2 * counted
+    support = side_by_side(tasks_of(1, 6, 1, 16))
+    labels = torch.arange(3).repeat_interleave(2)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run = adapt(network, meta, support, labels, Rule(pattern, steps, 0.1, 3))
+        if inductive:
+            run.statistics(steps)
+    counted = cost.adapt_macs(network, pattern, steps=steps, ways=3, images=6, inductive=inductive)
+    squares = 3 * network.head.features if head == "prototype" else 0  # |mu_c|^2 is no product
+    assert counter.get_total_flops() == 2 * (counted - squares)
 
 
 def test_head_alone_costs_two_products_a_step():

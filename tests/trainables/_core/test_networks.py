@@ -98,8 +98,13 @@ def test_teachers_read_every_usual_size(kind, size):
     assert network.features(out, 1).shape[-1] == network.head.features
 
 
-def test_images_too_small_for_the_depth_are_named():
-    with pytest.raises(ValueError, match=r"4 halvings need images of at least 16 px, found 10x10"):
+def test_images_too_small_are_named():
+    with pytest.raises(ValueError, match=r"10x10 px are too small.* at conv4; use fewer"):
         conv4((1, 10, 10), width=4, down="pool")
+    with pytest.raises(ValueError, match=r"8x8 px are too small.* at stage4; use another teacher"):
+        teacher("resnet12", (1, 8, 8), width=4)
+
+
+def test_an_unknown_teacher_is_named():
     with pytest.raises(ValueError, match="one of conv4, resnet12"):
         teacher("vgg", (1, 28, 28), width=4)

@@ -49,6 +49,15 @@ def test_relational_loss_has_a_finite_gradient():
     assert torch.isfinite(f.grad).all()
 
 
+@pytest.mark.parametrize("features", [1, 4])
+def test_relational_loss_can_be_differentiated_twice(features):
+    f = torch.randn(2, 5, features, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = distill.relational(f, torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1)))
+    (gradient,) = torch.autograd.grad(loss, f, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), f)
+    assert torch.isfinite(second).all()
+
+
 def test_views_come_behind_the_images_and_are_the_same_every_time():
     x = torch.randn(3, 2 * 3, 12, 12, generator=torch.Generator().manual_seed(0))
     views = with_views(x, 2)
