@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: sweep test slow check bench clean
+.PHONY: sweep test slow check clean
 
 sweep: $(READY)  ## the quickstart: embedded data, a few minutes on two cores
 	$(BIN)/fewtune sweep
@@ -12,8 +12,8 @@ test: $(READY)  ## every fast test, and those that start a local Ray
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest -m "cluster and not slow"
 
-slow: $(READY)  ## the heavy tests, which CI runs too
-	$(BIN)/python -m pytest -m slow
+slow: $(READY)  ## the heavy tests and the independent references, which CI runs too
+	$(BIN)/python -m pytest -m "slow or reference"
 
 check: $(READY)  ## format, lint, types, architecture
 	$(BIN)/ruff format --check .
