@@ -120,9 +120,11 @@ def check_room(cpu: float, gpu: float) -> None:
         return
     nobody: dict[str, float] = {}
     most = max(nodes, key=lambda n: (n.get("GPU", 0), n.get("CPU", 0)), default=nobody)
+    remedy = " Ask for less, or add `--set resources.gpu=0`." if gpu else " Ask for less."
     raise UserError(
         f"A trial asks for {cpu:g} CPU and {gpu:g} GPU (resources in the sweep file), and no node "
         f"has that; the largest has {most.get('CPU', 0):g} CPU and {most.get('GPU', 0):g} GPU."
+        f"{remedy}"
     )
 
 

@@ -52,21 +52,6 @@ def study_name(
     return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def first_point(space: Space, defaults: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the method's defaults, each brought into the space; what to try first.
-
-    Example:
-        >>> space = {"width": Int(8, 32, why="small"), "loss": Choice(("kl", "mse"), why="both")}
-        >>> first_point(space, {"width": 64, "loss": "mse", "depth": 4})
-        {'width': 32, 'loss': 'mse'}
-    """
-    point: dict[str, Value] = {}
-    for name, domain in space.items():
-        if active(domain, point):
-            point[name] = _nearest(domain, defaults.get(name))
-    return point
-
-
 @dataclass
 class Study:
     """One Optuna study and the translation of a space to it. Pickles as what opens it again.
@@ -237,18 +222,6 @@ def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
     if isinstance(domain, Choice):
         return cast("Value", trial.suggest_categorical(name, domain.options))
     return domain.value
-
-
-def _nearest(domain: Domain, value: Value | None) -> Value:
-    if isinstance(domain, Fixed):
-        return domain.value
-    if isinstance(domain, Choice):
-        return value if value is not None and domain.contains(value) else domain.options[0]
-    if isinstance(value, str | bool) or value is None:
-        ends = domain.low * domain.high if domain.log else domain.low + domain.high
-        value = math.sqrt(ends) if domain.log else ends / 2
-    clipped = min(max(value, domain.low), domain.high)
-    return round(clipped) if isinstance(domain, Int) else float(clipped)
 
 
 def _drop_torn_line(journal: Path) -> None:

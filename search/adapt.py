@@ -173,6 +173,8 @@ def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = No
     given = _support(Path(support), student)
     names = tuple(dict.fromkeys(given.labels))
     asked = None if query is None else _query(Path(query), student, names)
+    if asked is not None:
+        _check_alone(asked, student)
     labels = torch.tensor([names.index(label) for label in given.labels])
     spec = student.spec
     with _one_thread():
@@ -245,6 +247,16 @@ def _query(folder: Path, student: Student, names: tuple[str, ...]) -> _Images:
     return _some(
         _decoded(folder, [(f, name) for name, fs in classes.items() for f in fs], student), folder
     )
+
+
+def _check_alone(asked: _Images, student: Student) -> None:
+    transductive = student.spec.normalisation == "transductive" and student.spec.norm == "batch"
+    if transductive and len(asked.files) == 1:
+        raise UserError(
+            "This student is transductive: it normalises query images with the statistics of all "
+            f"of them, and those of 1 image ({asked.files[0]}) mean nothing. Give it several query "
+            "images at once, or export a student with normalisation: inductive."
+        )
 
 
 def _some(found: _Images, folder: Path) -> _Images:

@@ -87,9 +87,11 @@ def sweep(
     config = load_sweep(file, (*overrides, *budget))
     if name is not None:
         check_name(name)
-    from search.preflight import load_data
+    from search.preflight import check_gpu, check_networks, load_data
 
-    load_data(config)  # before Ray is imported: data that is wrong is said at once
+    if address is None:
+        check_gpu(config)
+    check_networks(config, load_data(config))  # before Ray is imported: said at once
     from search.sweep import run_sweep
 
     _done(run_sweep(config, name=name, storage=storage, address=address))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads it
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -157,9 +158,22 @@ class SweepConfig(_Section):
     def resolved_space(self) -> Space:
         """Return the method's own space with this file's entries in place, in order of draws.
 
-        Entries for parameters the method does not search by itself come last.
+        Entries for parameters the method does not search by itself come last. What hangs on a
+        parameter that the file fixes hangs on that parameter's own condition as well: a fixed
+        ``teacher.kind`` does not have ``teacher.width`` drawn where the baseline has no teacher.
         """
-        return {**registry.space(self.method), **self.space}
+        own = registry.space(self.method)
+        merged = {**own, **self.space}
+        return {name: self._rooted(domain, own) for name, domain in merged.items()}
+
+    def _rooted(self, domain: Domain, own: Space) -> Domain:
+        when = domain.when
+        while when is not None:
+            parent = self.space.get(when.parameter)
+            if not isinstance(parent, Fixed) or not any(map(parent.contains, when.one_of)):
+                break
+            when = own[when.parameter].when if when.parameter in own else None
+        return replace(domain, when=when)
 
     def fixed(self) -> dict[str, Value]:
         """Return the values of the parameters that are set, not drawn."""

@@ -47,7 +47,8 @@ def read_entry(raw: object, *, like: Value | None = None, own: Domain | None = N
     Args:
         raw: The entry as YAML gives it.
         like: The parameter's default, whose type the entry must have; None skips that check.
-        own: The method's own domain; the entry keeps its stage and its condition.
+        own: The method's own domain; the entry keeps its stage, and a range or choice its
+            condition. A value that the user fixes has none: it is taken as it stands.
 
     Raises:
         SpaceError: The entry has no known form, contradicts itself or has the wrong type.
@@ -55,7 +56,7 @@ def read_entry(raw: object, *, like: Value | None = None, own: Domain | None = N
     stage: Stage = own.stage if own is not None else "training"
     when = own.when if own is not None else None
     if isinstance(raw, bool | int | float | str):
-        return Fixed(_typed(raw, like), why=_WHY, stage=stage, when=when)
+        return Fixed(_typed(raw, like), why=_WHY, stage=stage)
     if isinstance(raw, list):
         raise SpaceError(f"A list is no domain; write {{choice: [{_sample(raw)}]}}.")
     if not isinstance(raw, dict):

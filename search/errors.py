@@ -14,6 +14,10 @@ class UserError(Exception):
     """The user's input was wrong; the message is what they are shown, exit code 2."""
 
 
+class FailedError(RuntimeError):
+    """The work itself came to nothing; the message is what the user is shown, exit code 1."""
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One mistake in a file or on the command line.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from search.metrics import METRICS
+from search.metrics import METRICS, MIXED, named, normalisation_among, normalisation_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,13 +66,14 @@ def _scatter(
     feasible: set[int], best: list[int],
 ) -> None:  # fmt: skip
     up, right, *colour = names
+    mode = normalisation_among(map(_mode, trials))
     infeasible = [t for t in trials if t["id"] not in feasible]
     others = [t for t in trials if t["id"] in feasible]
     axes.scatter(*_xy(infeasible, right, up), marker="x", color=RED, s=26, label="breaks a limit")
     if colour and others:
         shades = [_number(t, colour[0]) or 0.0 for t in others]
         dots = axes.scatter(*_xy(others, right, up), c=shades, cmap="viridis", s=36, zorder=3)
-        figure.colorbar(dots, ax=axes, label=_label(colour[0]), fraction=0.045)
+        figure.colorbar(dots, ax=axes, label=_label(colour[0], mode), fraction=0.045)
     else:
         axes.scatter(*_xy(others, right, up), color=GREY, s=36, zorder=3)
     chosen = [t for t in trials if t["id"] in best]
@@ -82,12 +83,13 @@ def _scatter(
     )  # fmt: skip
     for trial in chosen[:LABELLED]:
         at = (_number(trial, right) or 0.0, _number(trial, up) or 0.0)
-        axes.annotate(str(trial["id"]), at, (6, 5), textcoords="offset points", fontsize=8)
+        mark = f"{trial['id']} {_mode(trial)}" if mode == MIXED else str(trial["id"])
+        axes.annotate(mark, at, (6, 5), textcoords="offset points", fontsize=8)
     values = [v for t in trials if (v := _number(t, right)) is not None]
     if values and min(values) > 0 and max(values) / min(values) > LOG_FACTOR:
         axes.set_xscale("log")
-    axes.set_xlabel(_label(right))
-    axes.set_ylabel(_label(up))
+    axes.set_xlabel(_label(right, mode))
+    axes.set_ylabel(_label(up, mode))
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8, loc="best")
 
@@ -99,7 +101,11 @@ def _xy(
     return xs, [_number(t, up) or 0.0 for t in trials]
 
 
-def _label(name: str) -> str:
+def _mode(trial: Mapping[str, Any]) -> str:
+    return normalisation_of(trial["metrics"], trial["config"])
+
+
+def _label(name: str, mode: str) -> str:
     metric = METRICS.get(name)
     unit = f" ({metric.unit})" if metric is not None and metric.unit else ""
-    return f"{name}{unit}"
+    return f"{named(name, mode)}{unit}"

@@ -9,8 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from trainables._core.settings import MethodConfig
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Direction: TypeAlias = Literal["max", "min"]
 
@@ -41,7 +43,12 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric("on meta-validation tasks, with the chosen pattern", "", "max", high=1.0),
     "accuracy_ci95": Metric("half width of the 95 % interval of accuracy", "", "min", high=1.0),
-    "accuracy_full": Metric("accuracy of the full pattern, every layer updated", "", "max", high=1),
+    "accuracy_full": Metric(
+        "accuracy of the pattern of meta-training, all layers unless `adapts` says head or body",
+        "",
+        "max",
+        high=1.0,
+    ),
     "accuracy_transductive": Metric(
         "accuracy when queries are normalised among themselves", "", "max", high=1.0
     ),
@@ -53,7 +60,7 @@ METRICS: Mapping[str, Metric] = {
     "normalisation": Metric("how queries were normalised for accuracy", usable=False),
     "inner_steps": Metric("inner steps of the chosen adaptation", "steps", "min"),
     "adapt_ms": Metric("time to adapt to one task", "ms", "min"),
-    "adapt_speedup": Metric("time of the full pattern over adapt_ms", "", "max"),
+    "adapt_speedup": Metric("time of the pattern of meta-training over adapt_ms", "", "max"),
     "adapt_macs": Metric("multiply-accumulates to adapt to one task", "", "min"),
     "student_params": Metric("parameters of the student", "", "min", early=True),
     "student_macs": Metric("multiply-accumulates to classify one image", "", "min", early=True),
@@ -68,7 +75,45 @@ METRICS: Mapping[str, Metric] = {
     "train_seconds": Metric("time of meta-training", "s", "min"),
 }
 
+MIXED = "inductive and transductive"
+_BY_NORMALISATION = ("accuracy", "accuracy_full", "quality_drop", "teacher_accuracy",
+                     "guided_accuracy", "test_accuracy")  # fmt: skip
+
 USABLE = tuple(name for name, metric in METRICS.items() if metric.usable)
+
+
+def normalisation_of(metrics: Mapping[str, object], config: Mapping[str, object]) -> str:
+    """Say how a trial normalised query images, also one that never came to report it.
+
+    Example:
+        >>> normalisation_of({}, {"normalisation": "transductive"}), normalisation_of({}, {})
+        ('transductive', 'inductive')
+    """
+    default = MethodConfig.model_fields["normalisation"].default
+    return str(metrics.get("normalisation") or config.get("normalisation") or default)
+
+
+def normalisation_among(modes: Iterable[str]) -> str:
+    """Return the one way that all of them have, ``MIXED`` where they differ, else nothing.
+
+    Example:
+        >>> normalisation_among(["inductive", "inductive"]), normalisation_among([])
+        ('inductive', '')
+        >>> normalisation_among(["inductive", "transductive"])
+        'inductive and transductive'
+    """
+    found = set(modes)
+    return MIXED if len(found) > 1 else next(iter(found), "")
+
+
+def named(name: str, normalisation: str) -> str:
+    """Write a metric's name with the way of normalising that its value depends on.
+
+    Example:
+        >>> named("accuracy", "inductive"), named("adapt_ms", "inductive"), named("accuracy", "")
+        ('accuracy (inductive)', 'adapt_ms', 'accuracy')
+    """
+    return f"{name} ({normalisation})" if normalisation and name in _BY_NORMALISATION else name
 
 
 def refusal(name: str) -> str:

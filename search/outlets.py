@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from search.errors import UserError
+from search.errors import FailedError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,9 +64,9 @@ def _report(error: BaseException, *, debug: bool) -> int:
         return WRONG_INPUT
     if debug:
         sys.excepthook(type(error), error, error.__traceback__)
-    if isinstance(error, _user_errors()):
+    if isinstance(error, (FailedError, *_user_errors())):
         echo(f"Error: {error}", to_stderr=True)
-        return WRONG_INPUT
+        return FAILED if isinstance(error, FailedError) else WRONG_INPUT
     said = " ".join(str(error).split()) or "it gave no reason"
     hint = "" if debug else " Run it again as `fewtune --debug ...` to see where."
     echo(f"Unexpected {type(error).__name__}: {said.rstrip('.')}.{hint}", to_stderr=True)

@@ -1,13 +1,20 @@
-"""What is held against the data before a sweep costs anything."""
+"""What is held against the data and the machine before anything costs time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from search import registry
+from search.errors import UserError
+from search.points import corners
+from spaces._domains import spell
 from trainables._data import Dataset, check_shape, load
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from search.config import SweepConfig
+    from spaces._domains import Value
 
 
 def load_data(config: SweepConfig) -> Dataset:
@@ -27,3 +34,57 @@ def load_data(config: SweepConfig) -> Dataset:
     )
     check_shape(found, data.ways, data.shots, data.queries)
     return found
+
+
+def check_networks(config: SweepConfig, data: Dataset) -> None:
+    """Hold the networks at the limits of the space against the images; imports torch.
+
+    Not every combination is built: a misfit between these limits is found by its trial.
+
+    Raises:
+        UserError: One of them does not fit.
+    """
+    space, defaults = config.resolved_space(), registry.defaults(config.method)
+    for corner in corners(space, defaults):
+        try:
+            check_network(config, corner.settings, data)
+        except UserError as error:
+            if not corner.moved:
+                raise
+            values = ", ".join(f"{name}: {spell(value)}" for name, value in corner.moved.items())
+            raise UserError(
+                f"The space has more than the images allow. With {values}: {error} Narrow the "
+                "space."
+            ) from error
+
+
+def check_network(config: SweepConfig, settings: Mapping[str, Value], data: Dataset) -> None:
+    """Hold one configuration's network against the images; imports torch.
+
+    Raises:
+        UserError: It does not fit.
+    """
+    method, ways = registry.learner(config.method), config.data.ways
+    try:
+        method.cheap(settings, channels=data.channels, size=data.size, ways=ways)
+    except ValueError as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"This configuration cannot be trained: {said}") from error
+
+
+def check_gpu(config: SweepConfig) -> None:
+    """Hold what a trial asks for against this machine; imports torch where it asks for a GPU.
+
+    Raises:
+        UserError: It asks for a GPU and torch finds none.
+    """
+    wanted = config.resources.gpu
+    if not wanted:
+        return
+    import torch  # noqa: PLC0415 - a sweep on CPUs does not wait for it here
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"The sweep file asks for {wanted:g} GPU (resources.gpu), and torch finds no CUDA GPU "
+            "on this machine. Add `--set resources.gpu=0` to train on its CPU."
+        )

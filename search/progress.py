@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.metrics import MIXED, named, normalisation_among, normalisation_of
 from search.pareto import front, losses
 
 if TYPE_CHECKING:
@@ -106,8 +107,9 @@ class Progress:
         head = f"trial {record.id} {record.state.lower()} after {record.cost_s:.1f} s"
         if record.failure is not None:
             return f"{head}: {record.failure['kind']} - {record.failure['reason']}"
+        mode = _mode(record)
         values = ", ".join(
-            f"{name} {show(name, record.metrics[name])}"
+            f"{named(name, mode)} {show(name, record.metrics[name])}"
             for name in self.objectives
             if record.metrics.get(name) is not None
         )
@@ -145,13 +147,21 @@ class Progress:
         best = self.front()
         table = Table(title=f"front: {len(best)} trials", title_justify="left", expand=False)
         table.add_column("trial", justify="right")
+        mode = normalisation_among(map(_mode, best[:SHOWN]))
         for name in self.objectives:
-            table.add_column(name, justify="right")
+            header = name if mode == MIXED else named(name, mode)
+            table.add_column(header, justify="right")
+        if mode == MIXED:
+            table.add_column("normalisation")
         for record in best[:SHOWN]:
-            cells = (show(name, record.metrics[name]) for name in self.objectives)
-            table.add_row(str(record.id), *cells)
+            cells = [show(name, record.metrics[name]) for name in self.objectives]
+            table.add_row(str(record.id), *cells, *([_mode(record)] if mode == MIXED else []))
         parts: list[Text | Table] = [Text(head), Text(f"running: {busy or 'starting'}")]
         return Group(*parts, *([table] if best else []))
+
+
+def _mode(record: Record) -> str:
+    return normalisation_of(record.metrics, record.config)
 
 
 def show(name: str, value: object) -> str:

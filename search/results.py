@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from search.config import SweepConfig, load_sweep
-from search.metrics import METRICS
+from search.metrics import METRICS, MIXED, normalisation_among, normalisation_of
 from search.pareto import front, hypervolume, losses
 from search.progress import duration, show
 from search.rundir import RunDir, finite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from search.metrics import Direction
@@ -100,7 +100,7 @@ class RunResults:
         if not console.is_terminal:
             console.width = WIDE
         console.print(self._table(shown, best))
-        for line in self._summary(best):
+        for line in [*self._summary(best), *_said(shown)]:
             console.print(line, markup=False, soft_wrap=True)
 
     def _columns(self, shown: list[dict[str, Any]]) -> list[str]:
@@ -116,12 +116,15 @@ class RunResults:
         table.add_column("state", no_wrap=True)
         for name in columns:
             table.add_column(name, justify="right", no_wrap=True)
+        mixed = _mode(shown) == MIXED
+        if mixed:
+            table.add_column("normalisation", no_wrap=True)
         for trial in shown:
             mark = f"{trial['id']}{'*' if trial['id'] in best else ' '}"
             failure = trial["failure"]
             state = f"FAIL: {failure['kind']}" if failure else trial["state"]
-            cells = (show(name, trial["metrics"].get(name)) for name in columns)
-            table.add_row(mark, state, *cells)
+            cells = [show(name, trial["metrics"].get(name)) for name in columns]
+            table.add_row(mark, state, *cells, *([_mode([trial])] if mixed else []))
         return table
 
     def _summary(self, best: set[int]) -> list[str]:
@@ -150,6 +153,21 @@ class RunResults:
             f"No complete trial keeps every constraint; `{worst}` is broken most often, by "
             f"{broken.get(worst, 0)} of {len(complete)}. Loosen it or widen the space."
         )
+
+
+def _mode(trials: Iterable[Mapping[str, Any]]) -> str:
+    """Say how those of the trials that have an accuracy normalised query images."""
+    return normalisation_among(
+        normalisation_of(t["metrics"], t["config"])
+        for t in trials
+        if t["metrics"].get("accuracy") is not None
+    )
+
+
+def _said(trials: Iterable[Mapping[str, Any]]) -> list[str]:
+    mode = _mode(trials)
+    which = " as the column normalisation says for each trial" if mode == MIXED else ""
+    return [f"accuracies are {mode}{which}"] if mode else []
 
 
 def load_results(run: str | Path) -> RunResults:
@@ -194,13 +212,17 @@ def share_of_box(
     objectives: Mapping[str, Direction],
     box: Mapping[str, Mapping[str, float]],
 ) -> float:
-    """Return the hypervolume of points (smaller is better) as a share of the box."""
+    """Return the hypervolume of points (smaller is better) as a share of the box, in [0, 1].
+
+    What later trials reach beyond the ideal of a kept box counts as the ideal.
+    """
     sign = {name: -1.0 if d == "max" else 1.0 for name, d in objectives.items()}
     low = [sign[n] * box["ideal"][n] for n in objectives]
     width = [sign[n] * box["reference"][n] - a for n, a in zip(objectives, low, strict=True)]
     if any(w <= 0 for w in width):
         return 0.0
     unit = [
-        tuple((x - a) / w for x, a, w in zip(point, low, width, strict=True)) for point in points
+        tuple(max(0.0, (x - a) / w) for x, a, w in zip(point, low, width, strict=True))
+        for point in points
     ]
-    return hypervolume(unit, tuple(1.0 for _ in objectives))
+    return min(1.0, hypervolume(unit, tuple(1.0 for _ in objectives)))

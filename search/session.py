@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from search import _cluster, _tune, registry
-from search._optuna import Study, first_point, study_name
+from search._optuna import Study, study_name
 from search._tensorboard import BoardWriter
-from search.errors import UserError
+from search.errors import FailedError, UserError
 from search.figures import front_png
+from search.points import first_point
 from search.progress import Progress, duration
 from search.recorder import Recorder
 from search.results import box_of, load_results
@@ -35,7 +36,7 @@ STARTUP_SHARE, LEAST_STARTUP, MOST_STARTUP = 4, 4, 10  # random trials: a quarte
 PICTURE = (770, 506)  # pixels of the front's picture at its default dpi
 
 
-class SweepFailedError(RuntimeError):
+class SweepFailedError(FailedError):
     """The sweep ended because nothing but the same failure came of it."""
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from search import _cluster
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.errors import UserError
+from search.preflight import check_networks
 from search.rundir import FINISHED, RunDir
 from trainables._data import check_shape
 
@@ -46,7 +47,8 @@ def run_sweep(
         The run directory.
 
     Raises:
-        UserError: The name is taken, or the storage cannot be used.
+        UserError: The name is taken, the storage cannot be used, or a network in the space does
+            not fit the images.
         DataError: The data is missing, or cannot fill the tasks.
         SweepFailedError: The first trials all failed in the same way.
     """
@@ -56,6 +58,7 @@ def run_sweep(
         raise UserError(f"Runs are kept in a directory; {place} is an address. Mount it first.")
     name = name or config.name or _default_name(config)
     data, dataset = _load(config)
+    check_networks(config, dataset)
     run = RunDir.create(Path(place) / name)
     run.sweep_file.write_text(dump_sweep(config), encoding="utf-8")
     run.write_info(

@@ -6,6 +6,7 @@ aside.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from search import registry
-from search._optuna import first_point
-from search.preflight import load_data
+from search.errors import FailedError
+from search.metrics import named, normalisation_of
+from search.points import first_point
+from search.preflight import check_gpu, check_network, load_data
 from search.progress import duration, show
 from search.session import run_settings
-from trainables._learner import TaskShape
+from trainables._learner import DivergedError, TaskShape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,13 +44,18 @@ def train(config: SweepConfig, *, out: Path | None = None) -> dict[str, Any]:
     Raises:
         DataError: The data is missing, or cannot fill the tasks.
         ConfigError: A parameter is unknown or has an impossible value.
+        UserError: The network does not fit the images, or there is no GPU where one is asked for.
+        FailedError: Training diverged.
     """
+    check_gpu(config)
     settings = configuration(config)
     data, run = load_data(config), run_settings(config)
+    check_network(config, settings, data)
     torch.set_num_threads(max(1, int(config.resources.cpu)))
     shape = TaskShape(config.data.ways, config.data.shots, config.data.queries)
     learner = registry.learner(config.method)(settings, data, shape, run)
-    _train(learner, run.iterations, config.evaluation.reports)
+    mode = normalisation_of({}, settings)
+    _train(learner, run.iterations, config.evaluation.reports, mode)
     outcome = learner.finish()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -60,15 +68,30 @@ def configuration(config: SweepConfig) -> dict[str, Value]:
     return first_point(config.resolved_space(), registry.defaults(config.method))
 
 
-def _train(learner: Learner, iterations: int, reports: int) -> None:
+def _train(learner: Learner, iterations: int, reports: int, mode: str) -> None:
     began, every = time.monotonic(), max(1, iterations // reports)
     for done in range(1, iterations + 1):
-        loss = learner.step()["loss"]
+        loss = _loss(learner, done, iterations)
         if done % every == 0:
             quick = learner.validate()
-            words = ", ".join(f"{name} {show(name, value)}" for name, value in quick.items())
+            words = ", ".join(f"{named(n, mode)} {show(n, v)}" for n, v in quick.items())
             took = duration(time.monotonic() - began)
             _say(f"{done}/{iterations}: loss {loss:.3f}, {words} ({took})")
+
+
+def _loss(learner: Learner, done: int, iterations: int) -> float:
+    """Take one step; what a sweep records as diverged ends training here."""
+    try:
+        loss = learner.step()["loss"]
+        why = "" if math.isfinite(loss) else f"the loss became {loss}"
+    except DivergedError as error:
+        loss, why = math.nan, str(error)
+    if why:
+        raise FailedError(
+            f"Training diverged at meta-iteration {done} of {iterations}: {why}. Lower the "
+            "learning rates (inner_rate, outer_rate)."
+        )
+    return loss
 
 
 def _say(line: str) -> None:

@@ -121,6 +121,17 @@ def test_a_transductive_student_is_named_so(tmp_path, support, query):
     assert "(transductive)" in printed(report)
 
 
+def test_a_transductive_student_is_given_no_image_alone(tmp_path, support):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    bundles.draw("bar", 7).save(alone / "one.png")
+    home = bundles.bundle(tmp_path / "batch", normalisation="transductive")
+    with pytest.raises(UserError, match=r"those of 1 image \(one.png\) mean nothing"):
+        adapt(home, support, alone)
+    home = bundles.bundle(tmp_path / "group", normalisation="transductive", norm="group")
+    assert len(adapt(home, support, alone).predictions) == 1  # it has no such statistics
+
+
 @pytest.mark.parametrize("head", ["prototype", "shared"])
 def test_names_and_order_of_classes_do_not_matter(tmp_path, head):
     home = bundles.bundle(tmp_path / "bundle", head=head)

@@ -20,6 +20,11 @@ COMMANDS = (
     "sweep", "resume", "extend", "results", "board", "export", "adapt", "train", "methods",
     "space", "data",
 )  # fmt: skip
+NO_CHECKS: dict[str, Any] = {
+    "load_data": lambda config: None,
+    "check_networks": lambda config, data: None,
+    "check_gpu": lambda config: None,
+}
 HEAVY = {"torch", "ray", "optuna", "numpy", "pydantic", "rich", "yaml", "tensorboard"}
 
 
@@ -216,7 +221,7 @@ def test_sweep_hands_over_the_file_with_its_overrides(fake, tmp_path, monkeypatc
         return tmp_path / "run"
 
     fake("search.sweep", run_sweep=run_sweep)
-    fake("search.preflight", load_data=lambda config: None)
+    fake("search.preflight", **NO_CHECKS)
     file = tmp_path / "s.yaml"
     file.write_text("method: maml\nbudget: {trials: 3}\n")
     result = invoke(
@@ -238,9 +243,21 @@ def test_sweep_without_a_file_is_the_quickstart(fake, tmp_path):
         return tmp_path
 
     fake("search.sweep", run_sweep=run_sweep)
-    fake("search.preflight", load_data=lambda config: None)
+    fake("search.preflight", **NO_CHECKS)
     assert invoke("sweep").exception is None
     assert seen[0].data.source == "glyphs"
+
+
+@pytest.mark.parametrize(("words", "asked"), [((), [0.5]), (("--address", "auto"), [])])
+def test_a_gpu_of_this_machine_is_asked_for_only_where_the_sweep_runs_here(
+    fake, tmp_path, words, asked
+):
+    seen = []
+    fake("search.sweep", run_sweep=lambda config, **_more: tmp_path)
+    check = {"check_gpu": lambda config: seen.append(config.resources.gpu)}
+    fake("search.preflight", **{**NO_CHECKS, **check})
+    assert invoke("sweep", "--set", "resources.gpu=0.5", *words).exception is None
+    assert seen == asked
 
 
 def test_resume_and_extend(fake, tmp_path):

@@ -38,6 +38,8 @@ def test_a_trial_must_fit_one_node() -> None:
         UserError, match=r"asks for 10 CPU and 0 GPU .* largest has 8 CPU and 1 GPU"
     ):
         check_room(10, 0)
+    with pytest.raises(UserError, match=r"2 GPU .* or add `--set resources.gpu=0`"):
+        check_room(1, 2)
 
 
 @pytest.mark.usefixtures("two_nodes")

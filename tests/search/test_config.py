@@ -13,7 +13,8 @@ from search.config import QUICKSTART, SweepConfig, check_name, dump_sweep, load_
 from search.constraints import Constraint
 from search.errors import UserError
 from search.metrics import USABLE
-from search.registry import METHODS, sources, space
+from search.points import first_point
+from search.registry import METHODS, defaults, sources, space
 from spaces._domains import Choice, Fixed, Float, Int
 
 ISSUE = """\
@@ -378,3 +379,26 @@ def test_a_feasible_trial_keeps_every_constraint(write):
 def test_every_key_has_a_default_except_the_method():
     assert SweepConfig(method="maml").budget.iterations > 0
     assert Path(SweepConfig(method="maml").storage) == Path("runs")
+
+
+def test_a_fixed_value_is_taken_though_the_methods_condition_is_unmet(write):
+    text = """\
+method: meta_distillation
+space: {teacher.kind: resnet12, teacher.width: 8, distillation.loss: none, distillation.weight: 0.5}
+"""
+    config = load_sweep(write(text))
+    point = first_point(config.resolved_space(), defaults("meta_distillation"))
+    assert (point["teacher.width"], point["distillation.weight"]) == (8, 0.5)
+
+
+def test_what_hangs_on_a_fixed_value_is_not_drawn_where_that_value_says_nothing(write):
+    text = """\
+method: meta_distillation
+space: {baseline: %s, teacher.kind: conv4, distillation.loss: kl}
+"""
+    hanging = {"teacher.width", "distillation.weight"}
+    for baseline, drawn in (("student", set()), ("tsmd", hanging)):
+        space_ = load_sweep(write(text % baseline)).resolved_space()
+        point = first_point(space_, defaults("meta_distillation"))
+        assert hanging & set(point) == drawn
+        assert point["teacher.kind"] == "conv4"

@@ -32,9 +32,15 @@ def test_written_and_read_back_is_the_same(domain):
 
 def test_an_entry_keeps_the_stage_and_the_condition_of_the_methods_own():
     own = Float(0, 0.05, why="own", stage="adaptation", when=When("a", (1,)))
-    for raw in (0.01, {"float": [0, 1]}, {"choice": [0.1, 0.2]}):
+    for raw in ({"float": [0, 1]}, {"choice": [0.1, 0.2]}):
         found = read_entry(raw, like=0.01, own=own)
         assert (found.stage, found.when) == ("adaptation", own.when)
+
+
+def test_a_value_that_is_fixed_has_no_condition():
+    own = Float(0, 0.05, why="own", stage="adaptation", when=When("a", (1,)))
+    found = read_entry(0.01, like=0.01, own=own)
+    assert (found.stage, found.when) == ("adaptation", None)
 
 
 def test_whole_numbers_serve_as_real_ones_but_not_the_other_way():

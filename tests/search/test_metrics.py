@@ -29,3 +29,9 @@ def test_every_metric_says_what_it_means_and_what_is_better():
         "student_params",
         "student_macs",
     }
+
+
+def test_what_a_drop_is_held_against_is_named():
+    assert "meta-training" in METRICS["accuracy_full"].meaning
+    assert "every layer" not in METRICS["accuracy_full"].meaning
+    assert "full" not in METRICS["adapt_speedup"].meaning

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from search._optuna import RUNNING, Study, first_point, study_name
+from search._optuna import RUNNING, Study, study_name
 from search.constraints import Constraint
+from search.points import first_point
 from spaces._domains import Choice, Domain, Fixed, Float, Int, When
 
 if TYPE_CHECKING:

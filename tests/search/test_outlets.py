@@ -7,7 +7,7 @@ import sys
 import click
 import pytest
 
-from search.errors import UserError
+from search.errors import FailedError, UserError
 from search.outlets import end, tidy_stdout, write_json
 from spaces._domains import SpaceError
 
@@ -30,6 +30,7 @@ def ended(error, *, debug=False):
         (SpaceError("It is inverted."), 2, "Error: It is inverted.\n"),
         (click.BadParameter("No."), 2, "Error: Invalid value: No.\n"),
         (click.ClickException("Not here."), 2, "Error: Not here.\n"),
+        (FailedError("It diverged."), 1, "Error: It diverged.\n"),
         (KeyboardInterrupt(), 1, "Stopped.\n"),
         (click.exceptions.Abort(), 1, "Stopped."),
         (RuntimeError("a\n b."), 1, "Unexpected RuntimeError: a b. Run it again as `fewtune --de"),

@@ -11,6 +11,8 @@ from search.constraints import Constraint
 from search.progress import Progress
 from search.recorder import Record
 
+MODE, BROKEN = "(inductive)", "(breaks adapt_ms <= 5)"
+
 
 def make(*, terminal: bool = False, total: int = 4) -> tuple[Progress, io.StringIO]:
     out = io.StringIO()
@@ -38,9 +40,9 @@ def test_where_there_is_no_terminal_each_trial_is_a_line() -> None:
     progress.close()
     assert out.getvalue().splitlines() == [
         "4 trials to run, 2 at a time - runs/mine",
-        "[1/4] trial 0 complete after 3.2 s: accuracy 91.2 %, adapt_ms 2.5 *",
+        "[1/4] trial 0 complete after 3.2 s: accuracy (inductive) 91.2 %, adapt_ms 2.5 *",
         "    trial 0: went on from meta-iteration 50",
-        "[2/4] trial 1 complete after 3.2 s: accuracy 50.0 %, adapt_ms 9 (breaks adapt_ms <= 5)",
+        f"[2/4] trial 1 complete after 3.2 s: accuracy {MODE} 50.0 %, adapt_ms 9 {BROKEN}",
         "[3/4] trial 2 fail after 3.2 s: diverged - the loss became nan",
     ]
 
@@ -75,5 +77,27 @@ def test_a_terminal_shows_how_far_it_is_what_runs_and_the_front() -> None:
     progress.tick()
     progress.close()
     text = out.getvalue()
-    for words in ("2 of 4 trials", "2 at 50/100", "front: 2 trials", "91.2 %", "1.25", "left"):
+    for words in (
+        "accuracy (inductive)",
+        "2 of 4 trials",
+        "2 at 50/100",
+        "front: 2 trials",
+        "91.2 %",
+        "1.25",
+        "left",
+    ):
         assert words in text
+
+
+def test_each_trial_says_how_it_normalised_where_they_differ() -> None:
+    progress, out = make(terminal=True)
+    progress.open(Path("runs/mine"), 2, [])
+    first = record(0, 0.912, 2.5)
+    first.metrics["normalisation"] = "transductive"
+    assert "accuracy (transductive) 91.2 %" in progress.line(first)
+    progress.finished(first)
+    progress.finished(record(1, 0.7, 1.25))
+    progress.tick()
+    progress.close()
+    for words in ("normalisation", "transductive", "inductive"):
+        assert words in out.getvalue()

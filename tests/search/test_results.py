@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from matplotlib.axes import Axes
 from rich.console import Console
 
 from search.config import SweepConfig, dump_sweep
@@ -122,6 +123,16 @@ def test_the_box_reaches_from_the_worst_to_the_best_possible() -> None:
     assert box_of([], {"accuracy": "max"}) is None
 
 
+def test_the_share_never_exceeds_the_box() -> None:
+    box = {
+        "reference": {"accuracy": 0.5, "adapt_speedup": 1.0},
+        "ideal": {"accuracy": 1.0, "adapt_speedup": 2.0},  # the best seen when the box was made
+    }
+    objectives: Any = {"accuracy": "max", "adapt_speedup": "max"}
+    assert share_of_box([(-0.9, -40.0)], objectives, box) == pytest.approx(0.8)
+    assert share_of_box([(-1.0, -40.0), (-0.9, -50.0)], objectives, box) == 1.0
+
+
 def test_the_ideal_point_fills_the_box() -> None:
     box = {
         "reference": {"accuracy": 0.5, "adapt_ms": 4.0},
@@ -146,6 +157,41 @@ def test_people_see_every_trial_and_why_one_failed(make: Any) -> None:
     assert "1*" in text
     assert "8 trials: 5 complete, 1 stopped early, 1 failed, 1 not finished" in text
     assert "* on the front: 3 of 4 feasible trials; hypervolume 0." in text
+
+
+def test_it_is_said_how_query_images_were_normalised(make: Any) -> None:
+    results = make(TRIALS[:1])
+    text = printed(results)
+    assert "accuracies are inductive" in text
+    assert "normalisation" not in text
+    results.run.write_result(trial(1, normalisation="transductive", **point(0.8, 3000, 2.0)))
+    mixed = printed(load_results(results.run.path))
+    assert "accuracies are inductive and transductive as the column normalisation says" in mixed
+    row = next(line for line in mixed.splitlines() if "1*" in line)
+    assert row.rstrip().endswith("transductive")
+
+
+@pytest.mark.parametrize(
+    ("modes", "label"),
+    [
+        (("inductive", "inductive"), "accuracy (inductive)"),
+        (("transductive", "transductive"), "accuracy (transductive)"),
+        (("inductive", "transductive"), "accuracy (inductive and transductive)"),
+    ],
+)
+def test_the_axis_of_the_picture_says_it_too(
+    make: Any, modes: Any, label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels: list[str] = []
+    marks: list[str] = []
+    monkeypatch.setattr(Axes, "set_ylabel", lambda _, text, **_k: labels.append(text))
+    monkeypatch.setattr(Axes, "annotate", lambda _, text, *_a, **_k: marks.append(text))
+    front_png(make([
+        trial(n, normalisation=mode, **point(0.9 - n / 10, 9000, 4.0 - n))
+        for n, mode in enumerate(modes)
+    ]))  # fmt: skip
+    assert labels == ["adapt_ms (ms)", label]  # the colour's first
+    assert ("1 transductive" in marks) == (len(set(modes)) > 1)
 
 
 def test_the_front_alone_can_be_shown(make: Any) -> None:
