@@ -214,19 +214,18 @@ class MetaDistillation(Learner):
         cls, config: Mapping[str, Value], *, channels: int, size: int, ways: int
     ) -> dict[str, float]:
         parsed = parse(config)
-        if parsed.baseline == "oracle":
-            kind, width = parsed.teacher.kind, parsed.teacher.width
-            student = parsed.student
-            network = teacher_network(
-                kind,
+        student = parsed.student
+        network = student_network(student, channels=channels, size=size, ways=ways)
+        if parsed.baseline != "student":  # a teacher that does not fit the images is said here too
+            guide = teacher_network(
+                parsed.teacher.kind,
                 (channels, size, size),
-                width=width,
+                width=parsed.teacher.width,
                 norm=student.norm,
                 head=student.head,
                 ways=ways,
             )
-        else:
-            network = student_network(parsed.student, channels=channels, size=size, ways=ways)
+            network = guide if parsed.baseline == "oracle" else network
         return known_before(network, ways)
 
 

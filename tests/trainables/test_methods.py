@@ -10,6 +10,7 @@ from trainables._core.adapt import HEAD_B, HEAD_W, adapt
 from trainables._core.rig import quick_accuracy
 from trainables._learner import ConfigError, DivergedError
 from trainables.lambda_adaptation import LambdaAdaptation
+from trainables.meta_distillation import MetaDistillation
 
 
 @pytest.mark.parametrize(("adapts", "pattern", "rows"), [("head", "001", 2), ("body", "110", 6)])
@@ -98,6 +99,11 @@ def full_accuracy(learner):
 def test_every_loss_trains_in_every_order(data, loss, order):  # noqa: F811
     one = make("meta_distillation", data, **{"distillation.loss": loss, "order": order})
     assert all(math.isfinite(one.step()["gradient_norm"]) for _ in range(3))
+
+
+def test_a_teacher_that_does_not_fit_is_said_before_training():
+    with pytest.raises(ValueError, match="8x8 px are too small.* use another teacher"):
+        MetaDistillation.cheap({"teacher.kind": "resnet12"}, channels=1, size=8, ways=5)
 
 
 def test_a_fixed_teacher_has_something_to_say(data):  # noqa: F811
