@@ -102,7 +102,7 @@ def test_every_loss_trains_in_every_order(data, loss, order):  # noqa: F811
 
 
 def test_a_teacher_that_does_not_fit_is_said_before_training():
-    with pytest.raises(ValueError, match="8x8 px are too small.* use another teacher"):
+    with pytest.raises(ValueError, match=r"8x8 px are too small.* use another teacher"):
         MetaDistillation.cheap({"teacher.kind": "resnet12"}, channels=1, size=8, ways=5)
 
 
