@@ -6,6 +6,6 @@ import signal
 
 
 def pytest_configure() -> None:
-    """A background job is started with Ctrl-C ignored, and hands that on; tests that send it care."""
+    """Give tests a Ctrl-C that works: a background job starts with it ignored and hands that on."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
