@@ -25,7 +25,7 @@ from search.recorder import Recorder
 from search.results import box_of, load_results
 from search.rundir import FINISHED, RunDir
 from trainables._core.student import Student
-from trainables._learner import RunSettings, TaskShape, test_student
+from trainables._learner import RunSettings, TaskShape, score_on_test_classes
 from trainables._ray import Chunks, TrialSettings
 
 if TYPE_CHECKING:
@@ -220,7 +220,9 @@ class Session:
     def _test(self, number: int, tasks: int) -> dict[str, Any]:
         student = Student.load(self.run.trial(number) / "student")
         return dict(
-            test_student(student, self.dataset, self.shape, tasks=tasks, seed=self.config.seed)
+            score_on_test_classes(
+                student, self.dataset, self.shape, tasks=tasks, seed=self.config.seed
+            )
         )
 
     def _summarise(self, volume: float | None, front: int, trials: int) -> None:

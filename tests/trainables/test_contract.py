@@ -17,9 +17,7 @@ from trainables._learner import (
     TaskShape,
     flat_defaults,
     parse_config,
-)
-from trainables._learner import (
-    test_student as score_on_test,
+    score_on_test_classes,
 )
 
 TINY = {"student.width": 4, "student.depth": 2, "meta_batch": 2, "inner_steps": 2}
@@ -92,7 +90,7 @@ def test_a_learner_learns_and_ends_as_all_do(method, data, tmp_path):
     assert drop <= 0.01 + 1e-9
     outcome.student.save(tmp_path)
     again = Student.load(tmp_path)
-    assert score_on_test(again, data, SHAPE, tasks=4, seed=0) == score_on_test(
+    assert score_on_test_classes(again, data, SHAPE, tasks=4, seed=0) == score_on_test_classes(
         outcome.student, data, SHAPE, tasks=4, seed=0
     )
 
