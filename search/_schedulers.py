@@ -4,7 +4,7 @@ Successive halving on accuracy kills the small fast students, which are never th
 their rung. Here a trial at a rung goes on if it is in the best 1/reduction of those that reached
 the rung, ordered by (violation of the constraints known so far, non-dominated rank, crowding), or
 if it lies on the first front. Objectives known by then are the quick accuracy and those fixed by
-the configuration (parameters, multiply-accumulates).
+the configuration (parameters, stored size, multiply-accumulates).
 
 After Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (asynchronous
 halving) and Deb et al. 2002 (order); keeping all of the first front is our default.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from typing_extensions import override
 
+from search.metrics import EARLY
 from search.pareto import crowding, losses, ranks
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class ParetoHalving(FIFOScheduler):
         objectives: Mapping[str, Direction],
         *,
         constraints: Sequence[Constraint] = (),
-        early: Sequence[str] = ("student_params", "student_macs"),
+        early: Sequence[str] = EARLY,
         grace: float = 0.25,
         reduction: float = 2.0,
     ) -> None:

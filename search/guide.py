@@ -23,6 +23,7 @@ _SHOWN = (
     "adapt_speedup",
     "adapt_macs",
     "student_params",
+    "student_mib",
     "student_macs",
 )
 _MODES = {

@@ -63,6 +63,7 @@ METRICS: Mapping[str, Metric] = {
     "adapt_speedup": Metric("time of the pattern of meta-training over adapt_ms", "", "max"),
     "adapt_macs": Metric("multiply-accumulates to adapt to one task", "", "min"),
     "student_params": Metric("parameters of the student", "", "min", early=True),
+    "student_mib": Metric("stored weights of the student, float32", "MiB", "min", early=True),
     "student_macs": Metric("multiply-accumulates to classify one image", "", "min", early=True),
     "teacher_accuracy": Metric("of the adapted teacher, on validation tasks", "", "max", high=1.0),
     "guided_accuracy": Metric("of the student with its teacher beside it", "", "max", high=1.0),
@@ -79,6 +80,7 @@ MIXED = "inductive and transductive"
 _BY_NORMALISATION = ("accuracy", "accuracy_full", "quality_drop", "teacher_accuracy",
                      "guided_accuracy", "test_accuracy")  # fmt: skip
 
+EARLY = tuple(name for name, metric in METRICS.items() if metric.early)
 USABLE = tuple(name for name, metric in METRICS.items() if metric.usable)
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MARGIN = 0.1
 WIDE = 160  # columns where no terminal limits them
+_SHOWN = ("accuracy_ci95", "quality_drop", "pattern", "inner_steps", "test_accuracy")
+_OF_FRONT = (*_SHOWN, "student_mib")  # what decides which one to take home
 
 
 @dataclass(frozen=True)
@@ -99,18 +101,17 @@ class RunResults:
         shown = self.front() if front_only else self.trials
         if not console.is_terminal:
             console.width = WIDE
-        console.print(self._table(shown, best))
+        console.print(self._table(shown, best, _OF_FRONT if front_only else _SHOWN))
         for line in [*self._summary(best), *_said(shown)]:
             console.print(line, markup=False, soft_wrap=True)
 
-    def _columns(self, shown: list[dict[str, Any]]) -> list[str]:
-        also = ["accuracy_ci95", "quality_drop", "pattern", "inner_steps", "test_accuracy"]
+    def _columns(self, shown: list[dict[str, Any]], also: Iterable[str]) -> list[str]:
         bounds = [c.metric for c in self.config.constraints]
         wanted = dict.fromkeys([*self.config.objectives, *bounds, *also])
         return [m for m in wanted if any(t["metrics"].get(m) is not None for t in shown)]
 
-    def _table(self, shown: list[dict[str, Any]], best: set[int]) -> Table:
-        columns = self._columns(shown)
+    def _table(self, shown: list[dict[str, Any]], best: set[int], also: Iterable[str]) -> Table:
+        columns = self._columns(shown, also)
         table = Table(show_edge=False, pad_edge=False)
         table.add_column("trial", justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)

@@ -105,7 +105,7 @@ class Learner(ABC):
     def cheap(
         cls, config: Mapping[str, Value], *, channels: int, size: int, ways: int
     ) -> dict[str, float]:
-        """Metrics known before training: ``student_params`` and ``student_macs``.
+        """Metrics known before training: ``student_params``, ``student_mib``, ``student_macs``.
 
         Args:
             config: parameters by dotted name.

@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from typing_extensions import override
 
+from trainables._core.cost import known_before
 from trainables._core.evaluate import adapted
 from trainables._core.outer import MetaOptimiser, query_logits, task_loss
 from trainables._core.rig import (
@@ -28,7 +29,6 @@ from trainables._core.rig import (
     Stopwatch,
     build,
     finish,
-    known_before,
     load_rig_state,
     maml_update,
     quick_accuracy,

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from typing_extensions import override
 
+from trainables._core.cost import known_before
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
     Stopwatch,
     finish,
-    known_before,
     load_rig_state,
     maml_update,
     quick_accuracy,

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, final
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+from trainables._core.cost import known_before
 from trainables._core.ending import VALIDATION_SEED, Outcome
 from trainables._core.evaluate import interval
 from trainables._core.guidance import (
@@ -44,7 +45,6 @@ from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
     Stopwatch,
     finish,
-    known_before,
     load_rig_state,
     maml_update,
     quick_accuracy,

@@ -199,7 +199,8 @@ def test_a_bundle_is_whole_and_says_where_it_comes_from(run, tmp_path):
 def test_the_readme_names_the_mode_and_the_numbers(run, tmp_path):
     export(run, "best", {}, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
-    for words in ("90.0 % ± 1.0", "**inductive**", "`test_accuracy` was not measured",
+    for words in ("90.0 % ± 1.0", "**inductive**", "| `student_mib` | 0.0763 MiB |",
+                  "`test_accuracy` was not measured",
                   "conv2 and head learn, conv1 stays as trained", "16 x 16 pixels",
                   "any number of classes from 2 on", "seed 0, 3 meta-iterations"):  # fmt: skip
         assert words in text

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -198,6 +199,15 @@ def test_the_front_alone_can_be_shown(make: Any) -> None:
     text = printed(make(TRIALS), front_only=True)
     assert "80.0 %" not in text
     assert "90.0 %" in text
+
+
+def test_the_stored_size_stands_beside_the_front_or_where_the_sweep_asks_for_it(make: Any) -> None:
+    trials = [trial(0, **point(0.9, 9000, 4.0), student_mib=9000 * 4 / 2**20)]
+    results = make(trials)
+    assert "student_mib" not in printed(results)
+    assert "0.0343" in printed(results, front_only=True)
+    asked = results.config.model_copy(update={"objectives": {"student_mib": "min"}})
+    assert "0.0343" in printed(replace(results, config=asked))
 
 
 def test_where_nothing_is_feasible_the_constraint_to_blame_is_named(make: Any) -> None:

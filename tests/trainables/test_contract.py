@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from search.metrics import EARLY
 from search.registry import METHODS, learner
 from trainables._core.student import Student
 from trainables._learner import (
@@ -25,7 +26,7 @@ RUN = RunSettings(iterations=6, seed=3, validation_tasks=6, quick_tasks=3)
 SHAPE = TaskShape(3, 1, 2)
 METRICS = {
     "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
-    "adapt_ms", "adapt_speedup", "adapt_macs", "student_params", "student_macs", "train_seconds",
+    "adapt_ms", "adapt_speedup", "adapt_macs", *EARLY, "train_seconds",
 }  # fmt: skip
 TIMES = {"adapt_ms", "adapt_speedup", "train_seconds"}
 
@@ -143,7 +144,7 @@ def test_what_is_known_before_training_is_what_comes_out(method, baseline, head,
     config = {k: v for k, v in (TINY | more).items() if k in flat_defaults(kind)}
     known = kind.cheap(config, channels=1, size=12, ways=3)
     metrics = make(method, data, **more).finish().metrics
-    assert known == {k: metrics[k] for k in ("student_params", "student_macs")}
+    assert known == {k: metrics[k] for k in EARLY}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -64,3 +64,12 @@ def adapt_macs(
 def size_mib(network: Network) -> float:
     """Stored weights in mebibytes of float32."""
     return network.parameters() * FLOAT_BYTES / MIB
+
+
+def known_before(network: Network, ways: int) -> dict[str, float]:
+    """Metrics that need no training."""
+    return {
+        "student_params": network.parameters(),
+        "student_mib": size_mib(network),
+        "student_macs": network.macs(ways),
+    }

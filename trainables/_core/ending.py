@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from trainables._core import evaluate
+from trainables._core.cost import known_before
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.patterns import candidates, choose
 
@@ -122,8 +123,7 @@ def conclude(
         "adapt_ms": chosen.adapt_ms,
         "adapt_speedup": full.adapt_ms / chosen.adapt_ms,
         "adapt_macs": chosen.adapt_macs,
-        "student_params": network.parameters(),
-        "student_macs": network.macs(setting.ways),
+        **known_before(network, setting.ways),
         name: evaluate.interval(beside[chosen.pattern, chosen.step])[0],
     }
     return metrics, rows

@@ -130,11 +130,6 @@ def student_rig(
     return build(network, "conv4", c.width, config, data, shape, seed=seed, device=device)
 
 
-def known_before(network: Network, ways: int) -> dict[str, float]:
-    """Metrics that need no training."""
-    return {"student_params": network.parameters(), "student_macs": network.macs(ways)}
-
-
 def maml_update(
     rig: Rig, outer: MetaOptimiser, episodes: Episodes
 ) -> tuple[Adapted, dict[str, float]]:
