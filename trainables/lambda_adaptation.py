@@ -29,10 +29,10 @@ from trainables._core.rig import (
     Stopwatch,
     build,
     finish,
-    load_rig_state,
     maml_update,
     quick_accuracy,
-    rig_state,
+    restore,
+    snapshot,
     student_network,
     student_rig,
 )
@@ -99,12 +99,11 @@ class LambdaAdaptation(Learner):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"outer": self.outer.state_dict(), "rig": rig_state(self.rig)}
+        return snapshot(self.rig, self.outer)
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.outer.load_state_dict(state["outer"])
-        load_rig_state(self.rig, state["rig"])
+        restore(self.rig, self.outer, state)
 
     @classmethod
     @override

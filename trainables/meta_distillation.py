@@ -45,10 +45,10 @@ from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
     Stopwatch,
     finish,
-    load_rig_state,
     maml_update,
     quick_accuracy,
-    rig_state,
+    restore,
+    snapshot,
     student_network,
     student_rig,
 )
@@ -189,24 +189,17 @@ class MetaDistillation(Learner):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {
-            "outer": self.outer.state_dict(),
-            "rig": rig_state(self.rig),
-            "ahead": self.ahead,
-        }
+        state = {"student": snapshot(self.rig, self.outer), "ahead": self.ahead}
         if self.guide is not None:
-            state["teacher"] = self.guide.outer.state_dict()
-            state["teacher_rig"] = rig_state(self.guide.rig)
+            state["teacher"] = snapshot(self.guide.rig, self.guide.outer)
         return state
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.outer.load_state_dict(state["outer"])
-        load_rig_state(self.rig, state["rig"])
+        restore(self.rig, self.outer, state["student"])
         self.ahead = state["ahead"]
         if self.guide is not None:
-            self.guide.outer.load_state_dict(state["teacher"])
-            load_rig_state(self.guide.rig, state["teacher_rig"])
+            restore(self.guide.rig, self.guide.outer, state["teacher"])
 
     @classmethod
     @override

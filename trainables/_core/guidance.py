@@ -12,7 +12,7 @@ from trainables._core.adapt import HEAD_B, HEAD_W, adapt, cross_entropy
 from trainables._core.ending import CHUNK
 from trainables._core.heads import logits as head_logits
 from trainables._core.outer import MetaOptimiser, query_logits, task_loss
-from trainables._core.rig import Rig, build, maml_update
+from trainables._core.rig import Rig, build, maml_update, said_of
 from trainables._core.settings import MethodConfig, StudentSettings
 from trainables._core.views import with_views
 
@@ -207,14 +207,7 @@ def student_step(
         said = words(teacher, run, episodes.query)
         told = distill.kl(z, said.logits, distillation.temperature) / episodes.tasks
         total = total + distillation.outer * told
-    norm = outer.step(total)
-    hits = (z.detach().argmax(-1) == episodes.query_labels).float().mean()
-    return {
-        "loss": loss.item(),
-        "train_accuracy": hits.item(),
-        "gradient_norm": norm,
-        "tasks": episodes.tasks,
-    }
+    return said_of(z, episodes, loss, outer.step(total))
 
 
 def guided_step(

@@ -155,14 +155,20 @@ def maml_update(
     z = query_logits(run, episodes.query, inductive=setting.inductive)
     loss = task_loss(z, episodes.query_labels)
     norm = outer.step(loss)
+    return run, said_of(z, episodes, loss, norm)
+
+
+def said_of(
+    z: torch.Tensor, episodes: Episodes, loss: torch.Tensor, norm: float
+) -> dict[str, float]:
+    """What a meta-iteration reports, from its logits of the query images ``[B, Q, N]``."""
     hits = (z.detach().argmax(-1) == episodes.query_labels).float().mean()
-    metrics = {
+    return {
         "loss": loss.item(),
         "train_accuracy": hits.item(),
         "gradient_norm": norm,
         "tasks": episodes.tasks,
     }
-    return run, metrics
 
 
 def quick_accuracy(rig: Rig, tasks: int, offset: int = 0) -> float:
@@ -232,12 +238,17 @@ class Stopwatch:
         self._rig.seconds += time.perf_counter() - self._start
 
 
-def rig_state(rig: Rig) -> dict[str, Any]:
-    """The parts of a snapshot that are no optimiser's."""
-    return {"generator": rig.generator.get_state(), "seconds": rig.seconds}
+def snapshot(rig: Rig, outer: MetaOptimiser) -> dict[str, Any]:
+    """All that meta-training this network goes on from."""
+    return {
+        "outer": outer.state_dict(),
+        "generator": rig.generator.get_state(),
+        "seconds": rig.seconds,
+    }
 
 
-def load_rig_state(rig: Rig, state: dict[str, Any]) -> None:
-    """Goes on with the episodes that would have come next."""
+def restore(rig: Rig, outer: MetaOptimiser, state: dict[str, Any]) -> None:
+    """Goes on with the weights of the snapshot and the episodes that would have come next."""
+    outer.load_state_dict(state["outer"])
     rig.generator.set_state(state["generator"])
     rig.seconds = state["seconds"]
