@@ -17,7 +17,6 @@ from search.options import (
     InOrder,
     address_option,
     json_option,
-    pick,
     set_option,
 )
 from search.outlets import echo, end, tidy_stdout, write_json
@@ -152,7 +151,6 @@ def board(*, run: Path, host: str, port: int) -> None:
     "choice",
     default="knee",
     show_default=True,
-    callback=pick,
     metavar="best|knee|fastest|smallest|TRIAL",
     help="Which point of the front, or the number of a trial.",
 )
@@ -174,8 +172,10 @@ def board(*, run: Path, host: str, port: int) -> None:
 def export(*, run: Path, choice: str, maxima: tuple[str, ...], out: Path) -> None:
     """Write a configuration and its student as a bundle."""
     from search.constraints import read_bound
+    from search.picks import check_word
 
     bounds = dict(map(read_bound, maxima))
+    check_word(choice)  # before torch is imported: said at once
     from search.export import export as write_bundle
 
     echo(write_bundle(run, choice, bounds, out).sentence)

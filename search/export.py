@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ from search.metrics import METRICS
 from search.picks import choose
 from search.progress import show
 from search.results import load_results
-from search.rundir import finite, read_json
+from search.rundir import finite, now, read_json
 from spaces._domains import Fixed
 from trainables._core.student import Student, StudentError
 
@@ -230,7 +229,7 @@ def _provenance(results: RunResults, picked: Pick, maxima: Mapping[str, float]) 
                 "versions": versions,
                 "trained": {"started": trial.get("started"), "ended": trial.get("ended")},
                 "exported": {
-                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "at": now(),
                     "fewtune": _version("fewtune"),
                     "torch": _version("torch"),
                 },

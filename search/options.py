@@ -30,12 +30,3 @@ class InOrder(click.Group):
         """Return the names of the commands, in the order in which they were added."""
         del ctx
         return list(self.commands)
-
-
-def pick(_context: click.Context, _option: click.Parameter, word: str) -> str:
-    """Read ``--pick``: a word, or the number of a trial."""
-    if word in ("best", "knee", "fastest", "smallest") or word.isdecimal():
-        return word
-    raise click.BadParameter(
-        f"{word!r} is neither best, knee, fastest or smallest nor the number of a trial."
-    )

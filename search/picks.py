@@ -68,11 +68,7 @@ def choose(results: RunResults, word: str, maxima: Mapping[str, float]) -> Pick:
     bounds = [Constraint.parse(f"{name} <= {bound!r}") for name, bound in maxima.items()]
     if word.isdecimal():
         return _numbered(results, int(word), bounds)
-    if word not in WORDS:
-        raise UserError(
-            f"A pick is {', '.join(WORDS)} or the number of a trial; found {word!r}. "
-            f"{suggest(word, WORDS)}"
-        )
+    check_word(word)
     left = _front(results, bounds)
     if not left:
         raise UserError(_nothing_left(results, bounds))
@@ -83,6 +79,19 @@ def choose(results: RunResults, word: str, maxima: Mapping[str, float]) -> Pick:
     if len(left) == 1:
         return Pick(left[0], f"the only trial on the front{kept}", None)
     return Pick(left[0], f"{what} of {len(left)} trials on the front{kept}", left[1])
+
+
+def check_word(word: str) -> None:
+    """Refuse what is neither a word for a trial nor a number.
+
+    Raises:
+        UserError: The word; the nearest right one is named.
+    """
+    if word not in WORDS and not word.isdecimal():
+        raise UserError(
+            f"A pick is {', '.join(WORDS)} or the number of a trial; found {word!r}. "
+            f"{suggest(word, WORDS)}"
+        )
 
 
 def knee_distances(points: Sequence[Point]) -> list[float]:

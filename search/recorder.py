@@ -11,11 +11,10 @@ import re
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from search.rundir import FINISHED, RunDir, write_json
+from search.rundir import FINISHED, RunDir, now, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,7 +113,7 @@ class Recorder:
             The checkpoints it can go on from, newest first.
         """
         known = self.records.get(suggestion.number)
-        record = known or Record(suggestion.number, suggestion.config, started=_now())
+        record = known or Record(suggestion.number, suggestion.config, started=now())
         record.config = suggestion.config
         self.records[record.id] = record
         self._write(record)
@@ -152,7 +151,7 @@ class Recorder:
         known = json.loads(file.read_text())["checkpoints"] if file.is_file() else []
         place = _relative(path, self.run.path)
         newest = [place, *(other for other in known if other != place)][:2]
-        write_json(file, {"checkpoints": newest, "written": _now()})
+        write_json(file, {"checkpoints": newest, "written": now()})
 
     def finish(self, number: int) -> None:
         """Note that a trial has ended by itself or was stopped by the scheduler."""
@@ -212,7 +211,7 @@ class Recorder:
         self._write(record)
 
     def _end(self, record: Record) -> None:
-        record.ended = _now()
+        record.ended = now()
         self.records[record.id] = record
         if record.state == "COMPLETE":
             table = json.loads(self._tables.pop(record.id))
@@ -256,7 +255,3 @@ class Recorder:
 
 def _relative(path: str, run: Path) -> str:
     return str(Path(path).relative_to(run)) if Path(path).is_relative_to(run) else path
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

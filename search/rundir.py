@@ -21,6 +21,7 @@ import math
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,11 @@ class RunDir:
 def tune_name(number: int) -> str:
     """How a trial's directory under ``RUN/ray`` begins."""
     return f"trial-{number:05d}"
+
+
+def now() -> str:
+    """The time as a run's files have it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read_json(file: Path) -> Any:  # noqa: ANN401 - JSON is what it is

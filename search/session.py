@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -23,7 +23,7 @@ from search.points import first_point
 from search.progress import Progress, duration
 from search.recorder import Recorder
 from search.results import box_of, load_results
-from search.rundir import FINISHED, RunDir
+from search.rundir import FINISHED, RunDir, now
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape, score_on_test_classes
 from trainables._ray import Chunks, TrialSettings
@@ -104,7 +104,7 @@ class Session:
         slots = _cluster.slots(resources.cpu, resources.gpu, resources.concurrent)
         hours, spent = self._hours_left(), self.config.budget.gpu_hours
         limits = _tune.Limits(self.recorder, gpu=resources.gpu, hours=hours, gpu_hours=spent)
-        self.sessions.append({"started": _now(), "process": os.getpid()})
+        self.sessions.append({"started": now(), "process": os.getpid()})
         self.run.write_info(sessions=self.sessions)
         self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
         data = self.data.for_all_nodes(self.dataset)
@@ -133,7 +133,7 @@ class Session:
                     self.recorder.cut(number, limits.why)
         ended = limits.why or ("interrupted" if self.missing else "done")
         self.sessions[-1] |= {
-            "ended": _now(),
+            "ended": now(),
             "why": ended,
             "seconds": round(time.monotonic() - self.began, 1),
             "first_trial_s": self._first_trial_s(),
@@ -246,7 +246,3 @@ def run_settings(config: SweepConfig) -> RunSettings:
         validation_tasks=config.evaluation.validation_tasks,
         quick_tasks=config.evaluation.quick_tasks,
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

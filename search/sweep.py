@@ -21,7 +21,7 @@ from search import _cluster
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.errors import UserError
 from search.preflight import check_networks
-from search.rundir import FINISHED, RunDir
+from search.rundir import FINISHED, RunDir, now
 from trainables._data import check_shape
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run_sweep(
         method=config.method,
         objectives=dict(config.objectives),
         constraints=[str(c) for c in config.constraints],
-        created=_now(),
+        created=now(),
         versions=versions(),
         data={"fingerprint": dataset.fingerprint, **dataset.report.to_json()},
         trials=config.budget.trials,
@@ -168,9 +168,5 @@ def _load(config: SweepConfig) -> tuple[_cluster.SharedData, Dataset]:
 
 
 def _default_name(config: SweepConfig) -> str:
-    now = datetime.now(UTC).astimezone()
-    return f"{config.method}-{config.data.source}-{now:%Y%m%d-%H%M%S}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    here = datetime.now(UTC).astimezone()
+    return f"{config.method}-{config.data.source}-{here:%Y%m%d-%H%M%S}"

@@ -119,7 +119,7 @@ def test_json_in_this_process_too(words, tmp_path, monkeypatch):
         (["sweep", "--name", "a/b"], "A name has up to 100 letters"),
         (["sweep", "--set", "data.queries=999"], "needs 1000 images in each class"),
         (["results", "nowhere"], "Directory 'nowhere' does not exist."),
-        (["export", ".", "--pick", "worst", "-o", "x"], "'worst' is neither best, knee, fastest"),
+        (["export", ".", "--pick", "worst", "-o", "x"], "found 'worst'. There are best, knee, fa"),
         (["export", ".", "--max", "adapt_m=1", "-o", "x"], "Did you mean adapt_ms?"),
         (["export", "."], "Missing option '-o' / '--out'."),
         (["adapt", "."], "Missing option '--support'."),
@@ -306,6 +306,12 @@ def test_board(fake, tmp_path):
     invoke("board", tmp_path)
     invoke("board", tmp_path, "--host", "0.0.0.0", "--port", 7000)
     assert seen == [(tmp_path, "127.0.0.1", 6006), (tmp_path, "0.0.0.0", 7000)]
+
+
+def test_the_help_of_export_names_every_word_of_a_pick():
+    from search.picks import WORDS
+
+    assert "|".join([*WORDS, "TRIAL"]) in invoke("export", "--help").output
 
 
 def test_export(fake, tmp_path):
