@@ -1,32 +1,19 @@
-"""An exported student meets the user's own classes: two folders of images in, predictions out.
-
-The support folder has one folder of images for each class. The query folder is either the same,
-and then the predictions are scored, or holds images alone.
-"""
+"""An exported student meets the user's own classes: two folders of images in, predictions out."""
 
 from __future__ import annotations
 
-import os
 import statistics
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from search.bundle import read_bundle
-from search.errors import UserError, suggest
+from search.folders import query_images, support_images
 from trainables._core.evaluate import TIMED_RUNS, WARM_UP_RUNS
-from trainables._data import decode_image, read_class_folders
-from trainables._data._archive import FolderTree
-from trainables._data._builder import Tally
-from trainables._data._classes import HIDDEN, sort_out
-from trainables._data._decode import ImageProblemError
-from trainables._data.dataset import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,15 +134,6 @@ class AdaptReport:
         console.print(table)
 
 
-@dataclass(frozen=True)
-class _Images:
-    """Decoded images: uint8 ``[M, C, size, size]``, a file name and a class (or none) each."""
-
-    pixels: torch.Tensor
-    files: tuple[str, ...]
-    labels: tuple[str, ...]
-
-
 def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = None) -> AdaptReport:
     """Adapt an exported student to new classes, and classify.
 
@@ -170,11 +148,9 @@ def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = No
         DataError: A folder is missing or holds no images.
     """
     student = read_bundle(bundle).student
-    given = _support(Path(support), student)
+    given = support_images(Path(support), student.spec)
     names = tuple(dict.fromkeys(given.labels))
-    asked = None if query is None else _query(Path(query), student, names)
-    if asked is not None:
-        _check_alone(asked, student)
+    asked = None if query is None else query_images(Path(query), student.spec, names)
     labels = torch.tensor([names.index(label) for label in given.labels])
     spec = student.spec
     with _one_thread():
@@ -198,105 +174,6 @@ def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = No
         names, spec.pattern, spec.inner_steps, statistics.median(laps), accuracy, predictions,
         spec.normalisation, len(given.files), len(laps), truth,
     )  # fmt: skip
-
-
-def _support(folder: Path, student: Student) -> _Images:
-    classes, spec = _class_folders(folder), student.spec
-    if len(classes) < 2:
-        raise UserError(
-            f"The student tells classes apart, so it needs at least 2; {folder} has 1 "
-            f"({next(iter(classes))}). Put a folder of images there for each class."
-        )
-    if spec.head == "linear" and len(classes) != spec.ways:
-        raise UserError(
-            f"This student's linear head was trained for {spec.ways} classes, and {folder} has "
-            f"{len(classes)}. Give it {spec.ways} classes, or export a student whose head fits any "
-            "number (student.head: prototype or shared)."
-        )
-    found = _decoded(folder, [(f, name) for name, fs in classes.items() for f in fs], student)
-    for name in classes:
-        if name not in found.labels:
-            raise UserError(
-                f"Class {name} in {folder} has no readable image left. Add images to it, or leave "
-                "the class out."
-            )
-    return found
-
-
-def _query(folder: Path, student: Student, names: tuple[str, ...]) -> _Images:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; expected one with the images to classify.")
-    images = sort_out(FolderTree(folder), Tally())
-    flat = [file for file in images if "/" not in file]
-    if not images:
-        raise DataError(f"{folder} holds no image that can be read, such as a PNG or JPEG file.")
-    if len(flat) == len(images):
-        return _some(_decoded(folder, [(file, "") for file in flat], student), folder)
-    if flat:
-        raise UserError(
-            f"{folder} holds both images (such as {flat[0]}) and folders of images. Query images "
-            "are either all in class folders, which are scored, or all in the folder itself."
-        )
-    classes = _class_folders(folder)
-    for name in classes:
-        if name not in names:
-            raise UserError(
-                f"{folder} has images of the class {name}, which the support images do not have. "
-                f"{suggest(name, names)} Images without labels go straight into {folder}."
-            )
-    return _some(
-        _decoded(folder, [(f, name) for name, fs in classes.items() for f in fs], student), folder
-    )
-
-
-def _check_alone(asked: _Images, student: Student) -> None:
-    transductive = student.spec.normalisation == "transductive" and student.spec.norm == "batch"
-    if transductive and len(asked.files) == 1:
-        raise UserError(
-            "This student is transductive: it normalises query images with the statistics of all "
-            f"of them, and those of 1 image ({asked.files[0]}) mean nothing. Give it several query "
-            "images at once, or export a student with normalisation: inductive."
-        )
-
-
-def _some(found: _Images, folder: Path) -> _Images:
-    if not found.files:
-        raise DataError(f"None of the images in {folder} can be read.")
-    return found
-
-
-def _class_folders(folder: Path) -> dict[str, list[str]]:
-    """Return class name -> image files relative to the folder."""
-    return {
-        name: [file.relative_to(folder).as_posix() for file in files]
-        for name, files in read_class_folders(folder)
-    }
-
-
-def _decoded(folder: Path, wanted: list[tuple[str, str]], student: Student) -> _Images:
-    """Decode images as the bundle says; what cannot be used is counted and named."""
-    spec, tree, tally = student.spec, FolderTree(folder), Tally()
-    images, listed = sort_out(tree, tally), {file for file, _ in wanted}
-    for file in images:
-        if file not in listed:
-            tally.skip("image outside a class folder", file)
-    pixels, files, labels = [], [], []
-    for file, label in wanted:
-        try:
-            pixels.append(decode_image(tree.read(file), spec.size, spec.channels))
-        except (ImageProblemError, DataError) as error:
-            cause = error if isinstance(error, ImageProblemError) else error.__cause__
-            tally.skip(getattr(cause, "reason", str(error)), file)
-            continue
-        files.append(_readable(file))
-        labels += [_readable(label)] if label else []
-    for reason, count in sorted(tally.skipped.items()):
-        if reason != HIDDEN:
-            some = ", ".join(map(_readable, tally.examples[reason]))
-            _say(f"{folder}: skipped {count}: {reason} ({some}{', ...' * (count > 3)})")
-    shape = (0, spec.channels, spec.size, spec.size)
-    stacked = np.stack(pixels) if pixels else np.empty(shape, np.uint8)
-    return _Images(torch.from_numpy(stacked), tuple(files), tuple(labels))
 
 
 def _timed(
@@ -342,12 +219,3 @@ def _one_thread() -> Iterator[None]:
 
 def _images(count: int) -> str:
     return f"{count} image{'' if count == 1 else 's'}"
-
-
-def _readable(name: str) -> str:
-    """Return a file name that can be printed, whatever bytes it has on disk."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(_readable(line) + "\n")

@@ -18,37 +18,19 @@ from search.options import (
     address_option,
     json_option,
     set_option,
+    version_option,
 )
-from search.outlets import echo, end, tidy_stdout, write_json
+from search.outlets import console, echo, end, tidy_stdout, write_json
 from search.registry import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def _version(context: click.Context, _option: click.Parameter, wanted: object) -> None:
-    if not wanted:
-        return
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        echo(f"fewtune {version('fewtune')}")
-    except PackageNotFoundError:
-        echo("fewtune, not installed: run from its source tree")
-    context.exit()
-
-
 @click.group(
     cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_version,
-    help="Show the version.",
-)
+@version_option
 @click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
 def cli(*, debug: bool) -> None:
     """Find few-shot models that are small and adapt fast.
@@ -130,7 +112,7 @@ def results(*, run: Path, front: bool, as_json: bool) -> None:
     if as_json:
         write_json(found.to_json())
         return
-    found.print(_console(), front_only=front)
+    found.print(console(), front_only=front)
 
 
 @cli.command()
@@ -195,7 +177,7 @@ def adapt(*, bundle: Path, support: Path, query: Path | None, as_json: bool) -> 
     if as_json:
         write_json(report.to_json())
         return
-    report.print(_console())
+    report.print(console())
 
 
 @cli.command()
@@ -216,7 +198,7 @@ def train(*, file: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         return
     from search.listing import print_metrics
 
-    print_metrics(metrics, _console())
+    print_metrics(metrics, console())
 
 
 @cli.command()
@@ -228,7 +210,7 @@ def methods(*, as_json: bool) -> None:
     if as_json:
         write_json(method_rows())
         return
-    print_methods(_console())
+    print_methods(console())
 
 
 @cli.command()
@@ -243,7 +225,7 @@ def space(*, method: str, as_json: bool) -> None:
     if as_json:
         write_json(document)
         return
-    print_space(document, _console())
+    print_space(document, console())
 
 
 @cli.group()
@@ -262,7 +244,7 @@ def data_list(*, as_json: bool) -> None:
     if as_json:
         write_json(rows)
         return
-    print_sources(rows, _console())
+    print_sources(rows, console())
 
 
 @data.command("check")
@@ -332,15 +314,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _command(words: list[str]) -> Callable[[], Any]:
     words = [word for word in words if word != "--debug"]
     return lambda: cli.main(words, prog_name="fewtune", standalone_mode=False)
-
-
-def _console() -> Any:  # noqa: ANN401 - rich is imported only where something is printed
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # a file has no width of its own
-    return console
 
 
 def _done(run: Path) -> None:

@@ -6,9 +6,32 @@ from pathlib import Path
 
 import click
 
+from search.outlets import echo
+
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+
+def _show_version(context: click.Context, _option: click.Parameter, wanted: object) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - takes a while
+
+    try:
+        echo(f"fewtune {version('fewtune')}")
+    except PackageNotFoundError:
+        echo("fewtune, not installed: run from its source tree")
+    context.exit()
+
+
+version_option = click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version.",
+)
 set_option = click.option(
     "--set",
     "overrides",

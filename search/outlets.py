@@ -15,12 +15,24 @@ from search.errors import FailedError, UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.console import Console
+
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
 
 def echo(text: str, *, to_stderr: bool = False) -> None:
     """Write one line to standard output, or to standard error."""
     click.echo(text, err=to_stderr)
+
+
+def console() -> Console:
+    """Return where tables are printed; rich is imported only then."""
+    from rich.console import Console  # noqa: PLC0415
+
+    screen = Console()
+    if not screen.is_terminal:
+        screen.width = 120  # a file has no width of its own
+    return screen
 
 
 def write_json(document: object) -> None:

@@ -7,7 +7,6 @@ aside.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import torch
 from search import registry
 from search.errors import FailedError
 from search.metrics import named, normalisation_of
+from search.outlets import echo
 from search.points import first_point
 from search.preflight import check_gpu, check_network, load_data
 from search.progress import duration, show
@@ -76,7 +76,7 @@ def _train(learner: Learner, iterations: int, reports: int, mode: str) -> None:
             quick = learner.validate()
             words = ", ".join(f"{named(n, mode)} {show(n, v)}" for n, v in quick.items())
             took = duration(time.monotonic() - began)
-            _say(f"{done}/{iterations}: loss {loss:.3f}, {words} ({took})")
+            echo(f"{done}/{iterations}: loss {loss:.3f}, {words} ({took})", to_stderr=True)
 
 
 def _loss(learner: Learner, done: int, iterations: int) -> float:
@@ -92,7 +92,3 @@ def _loss(learner: Learner, done: int, iterations: int) -> float:
             "learning rates (inner_rate, outer_rate)."
         )
     return loss
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
