@@ -177,9 +177,8 @@ class Session:
     def _name_study(self) -> None:
         """Name a new run's study by its content."""
         if "study" not in self.info:
-            fingerprint = self.info["data"]["fingerprint"]
-            objectives = dict(self.config.objectives)
-            name = study_name(self.info["name"], self.space, objectives, fingerprint)
+            contents = [self.info["data"]["fingerprint"], *self.info["checkpoints"].values()]
+            name = study_name(self.info["name"], self.space, self.config.objectives, contents)
             self.info = self.run.write_info(study=name)
 
     def _settings(self) -> TrialSettings:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from search import _cluster
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.errors import UserError
-from search.preflight import check_networks
+from search.preflight import check_networks, checkpoints
 from search.rundir import FINISHED, RunDir, now
 from trainables._data import check_shape
 
@@ -69,6 +69,7 @@ def run_sweep(
         created=now(),
         versions=versions(),
         data={"fingerprint": dataset.fingerprint, **dataset.report.to_json()},
+        checkpoints=checkpoints(config),
         trials=config.budget.trials,
         sessions=[],
     )
@@ -81,7 +82,8 @@ def resume(run: str | Path, address: str | None = None) -> Path:
     """Go on with a sweep that was stopped or killed; a finished one is left as it is.
 
     Raises:
-        UserError: The path is no run, another process drives it, or its data has changed.
+        UserError: The path is no run, another process drives it, or its data or checkpoint has
+            changed.
         SweepFailedError: The first trials all failed in the same way.
     """
     return _go_on(RunDir.open(run), 0, address)
@@ -91,7 +93,8 @@ def extend(run: str | Path, trials: int, address: str | None = None) -> Path:
     """Add trials to a sweep, finished or not.
 
     Raises:
-        UserError: The path is no run, another process drives it, or its data has changed.
+        UserError: The path is no run, another process drives it, or its data or checkpoint has
+            changed.
         SweepFailedError: The first trials all failed in the same way.
     """
     if trials < 1:
@@ -148,17 +151,30 @@ def _go_on(run: RunDir, more: int, address: str | None) -> Path:
     with run.driving():
         config = load_sweep(run.sweep_file, settings=False)
         data, dataset = _load(config)
-        known = run.info()["data"]["fingerprint"]
-        if dataset.fingerprint != known:
-            raise UserError(
-                f"The data of {run.path} has changed: its fingerprint was {known[:12]} and is "
-                f"{dataset.fingerprint[:12]}. Results on different data do not compare; restore "
-                "the data, or start a new sweep."
-            )
+        _check_unchanged(run, config, dataset)
         if more:
             run.write_info(trials=int(run.info()["trials"]) + more)
         _drive(run, config, data, dataset, began=began, address=address)
     return run.path
+
+
+def _check_unchanged(run: RunDir, config: SweepConfig, dataset: Dataset) -> None:
+    """Hold what the run was started on against what is there now."""
+    info = run.info()
+    known = info["data"]["fingerprint"]
+    if dataset.fingerprint != known:
+        raise UserError(
+            f"The data of {run.path} has changed: its fingerprint was {known[:12]} and is "
+            f"{dataset.fingerprint[:12]}. Results on different data do not compare; restore "
+            "the data, or start a new sweep."
+        )
+    for folder, content in checkpoints(config).items():
+        if content != info["checkpoints"].get(folder):
+            raise UserError(
+                f"The checkpoint {folder} of {run.path} is not the student it was when the run "
+                "began. Results from different students do not compare; restore it, or start a "
+                "new sweep."
+            )
 
 
 def _load(config: SweepConfig) -> tuple[_cluster.SharedData, Dataset]:
