@@ -93,5 +93,14 @@ def test_a_gpu_that_is_not_there_is_missed_before_anything_starts(tmp_path, monk
     config = sweep_of(tmp_path, "{student.width: 8}", "resources: {gpu: 0.25}\n")
     with pytest.raises(UserError, match=r"asks for 0\.25 GPU.*--set resources\.gpu=0"):
         train(config)
+    with pytest.raises(UserError, match=r"asks for 0\.25 GPU.*--set resources\.gpu=0"):
+        run_sweep(config, name="none", storage=tmp_path)
+    assert not (tmp_path / "none").exists()
+    seen = []
+    monkeypatch.setattr(
+        "search.sweep._drive", lambda *_what, address, **_more: seen.append(address)
+    )
+    run_sweep(config, name="elsewhere", storage=tmp_path, address="auto")
+    assert seen == ["auto"]  # a cluster's GPUs are not this machine's
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     check_gpu(config)
