@@ -1,7 +1,11 @@
-"""What looks executable in the documents is: sweep files load, commands and flags exist."""
+"""What looks executable in the documents is: sweep files load, commands run as they stand."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -9,6 +13,7 @@ import pytest
 
 from search.cli import cli
 from search.config import load_sweep
+from tests import bundles
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,6 +25,11 @@ COMMANDS = [
     for line in text.splitlines()
     if line.startswith("fewtune ")
 ]
+# what a machine without archives and with little time adds to every sweep; the last --set wins
+SMALL = """--trials 2 --set data.source=glyphs --set data.queries=5 --set budget.iterations=4
+    --set space.student.width=8 --set space.student.depth=2 --set space.inner_steps=1
+    --set space.teacher.width=8 --set space.meta_batch=2 --set constraints=[]
+    --set evaluation.validation_tasks=4 --set evaluation.test_tasks=4"""
 
 
 def test_something_was_found():
@@ -44,6 +54,34 @@ def test_commands_parse(line):
     needed = [p for p in command.params if isinstance(p, click.Argument) and p.required]
     assert len(left) == 0
     assert len(words) >= len(needed)
+    if name == "sweep":
+        load_sweep(None, [word for flag, word in pairwise(words) if flag == "--set"])
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(180)
+def test_the_commands_do_what_they_say_one_after_the_other(tmp_path):
+    """The README's shell blocks as they stand, by a shell, on embedded data."""
+    command = tmp_path / "bin" / "fewtune"
+    command.parent.mkdir()
+    command.write_text(f"""#!/bin/sh
+[ "$1" = sweep ] && set -- "$@" {" ".join(SMALL.split())}
+exec {shlex.quote(sys.executable)} -m search.cli "$@"
+""")
+    command.chmod(0o755)
+    bundles.folders(tmp_path / "photos" / "known")
+    (bundles.folders(tmp_path / "drawn", ("disc",), seed=7) / "disc").rename(
+        tmp_path / "photos" / "new"
+    )
+    home = {"PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-eu", "-c", "".join(text for kind, text in BLOCKS if kind == "bash")],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **home},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "my-student" / "model.safetensors").is_file()
+    for words in ("runs/letters", "* on the front", "Wrote trial", "Classified 2 images"):
+        assert words in done.stdout
 
 
 def test_the_table_of_commands_names_them_all():
