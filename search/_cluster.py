@@ -150,12 +150,8 @@ class SharedData:
     copy: Any = None
 
     @classmethod
-    def of(cls, config: DataConfig) -> tuple[Self, Dataset]:
-        """Load the data here and return how others reach it.
-
-        Raises:
-            DataError: The data is missing, wrong or unusable as asked.
-        """
+    def of(cls, config: DataConfig, fingerprint: str) -> Self:
+        """Return how others reach the data that was loaded here."""
         arguments: dict[str, Any] = {
             "source": config.source,
             "root": root_of(config.path),
@@ -165,8 +161,7 @@ class SharedData:
             "seed": config.seed,
             "cache": cache_folder(None).absolute(),
         }
-        dataset = _data.load(**arguments)
-        return cls(tuple(arguments.items()), dataset.fingerprint), dataset
+        return cls(tuple(arguments.items()), fingerprint)
 
     def for_all_nodes(self, dataset: Dataset) -> Self:
         """Put the arrays into the object store where other nodes may lack the files."""

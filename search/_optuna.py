@@ -45,10 +45,10 @@ class Suggestion:
 
 
 def study_name(
-    name: str, space: Space, objectives: Mapping[str, Direction], fingerprint: str
+    name: str, space: Space, objectives: Mapping[str, Direction], contents: Sequence[str]
 ) -> str:
-    """Name a study by its content: what is searched, for what, on which data."""
-    content = json.dumps([[f"{k}: {v}" for k, v in space.items()], dict(objectives), fingerprint])
+    """Name a study by its content: what is searched, for what, from which data and students."""
+    content = json.dumps([[f"{k}: {v}" for k, v in space.items()], dict(objectives), *contents])
     return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 

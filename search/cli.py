@@ -68,11 +68,6 @@ def sweep(
     config = load_sweep(file, (*overrides, *budget))
     if name is not None:
         check_name(name)
-    from search.preflight import check_gpu, check_networks, load_data
-
-    if address is None:
-        check_gpu(config)
-    check_networks(config, load_data(config))  # before Ray is imported: said at once
     from search.sweep import run_sweep
 
     _done(run_sweep(config, name=name, storage=storage, address=address))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search import registry
+from search.entries import samples
 from search.errors import UserError
 from search.points import corners
 from spaces._domains import spell
@@ -70,6 +72,20 @@ def check_network(config: SweepConfig, settings: Mapping[str, Value], data: Data
     except ValueError as error:
         said = " ".join(str(error).split())
         raise UserError(f"This configuration cannot be trained: {said}") from error
+
+
+def checkpoints(config: SweepConfig) -> dict[str, str]:
+    """Return the students that trials start from, each with the digest of its content.
+
+    An empty digest is a student that cannot be read.
+    """
+    domain = config.resolved_space().get("checkpoint")
+    folders = [str(value) for value in samples(domain) if value] if domain is not None else []
+    if not folders:
+        return {}
+    from trainables._core.student import content_of  # noqa: PLC0415 - most sweeps have none
+
+    return {folder: content_of(Path(folder).expanduser()) for folder in folders}
 
 
 def check_gpu(config: SweepConfig) -> None:

@@ -47,12 +47,11 @@ class Session:
         self,
         run: RunDir,
         config: SweepConfig,
-        data: _cluster.SharedData,
         dataset: Dataset,
         *,
         began: float,
     ) -> None:
-        self.run, self.config, self.data, self.dataset = run, config, data, dataset
+        self.run, self.config, self.dataset = run, config, dataset
         self.began, self.info = began, run.info()
         self.total = int(self.info["trials"])
         self.sessions: list[dict[str, Any]] = list(self.info["sessions"])
@@ -107,7 +106,8 @@ class Session:
         self.sessions.append({"started": now(), "process": os.getpid()})
         self.run.write_info(sessions=self.sessions)
         self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
-        data = self.data.for_all_nodes(self.dataset)
+        shared = _cluster.SharedData.of(self.config.data, self.dataset.fingerprint)
+        data = shared.for_all_nodes(self.dataset)
         with _cluster.MemoryWatch() as memory:
             _tune.run_trials(
                 self.config,
@@ -177,9 +177,8 @@ class Session:
     def _name_study(self) -> None:
         """Name a new run's study by its content."""
         if "study" not in self.info:
-            fingerprint = self.info["data"]["fingerprint"]
-            objectives = dict(self.config.objectives)
-            name = study_name(self.info["name"], self.space, objectives, fingerprint)
+            contents = [self.info["data"]["fingerprint"], *self.info["checkpoints"].values()]
+            name = study_name(self.info["name"], self.space, self.config.objectives, contents)
             self.info = self.run.write_info(study=name)
 
     def _settings(self) -> TrialSettings:

@@ -3,6 +3,8 @@
 Resuming and extending are a new Tuner on the same study. Trials that a dead driver left running are
 handed out again first, with the same number and configuration, from their last checkpoint; then
 come as many new ones as the budget still lacks. Finished trials are not touched.
+
+What is wrong with data, networks or machine is said before Ray is imported.
 """
 
 from __future__ import annotations
@@ -17,12 +19,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search import _cluster
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.errors import UserError
-from search.preflight import check_networks
+from search.preflight import check_gpu, check_networks, checkpoints, load_data
 from search.rundir import FINISHED, RunDir, now
-from trainables._data import check_shape
 
 if TYPE_CHECKING:
     from trainables._data import Dataset
@@ -47,8 +47,8 @@ def run_sweep(
         The run directory.
 
     Raises:
-        UserError: The name is taken, the storage cannot be used, or a network in the space does
-            not fit the images.
+        UserError: The name is taken, the storage cannot be used, a network in the space does not
+            fit the images, or trials ask for a GPU that this machine lacks.
         DataError: The data is missing, or cannot fill the tasks.
         SweepFailedError: The first trials all failed in the same way.
     """
@@ -57,7 +57,9 @@ def run_sweep(
     if "://" in place:
         raise UserError(f"Runs are kept in a directory; {place} is an address. Mount it first.")
     name = name or config.name or _default_name(config)
-    data, dataset = _load(config)
+    if address is None:
+        check_gpu(config)
+    dataset = load_data(config)
     check_networks(config, dataset)
     run = RunDir.create(Path(place) / name)
     run.sweep_file.write_text(dump_sweep(config), encoding="utf-8")
@@ -69,11 +71,12 @@ def run_sweep(
         created=now(),
         versions=versions(),
         data={"fingerprint": dataset.fingerprint, **dataset.report.to_json()},
+        checkpoints=checkpoints(config),
         trials=config.budget.trials,
         sessions=[],
     )
     with run.driving():
-        _drive(run, config, data, dataset, began=began, address=address)
+        _drive(run, config, dataset, began=began, address=address)
     return run.path
 
 
@@ -81,7 +84,8 @@ def resume(run: str | Path, address: str | None = None) -> Path:
     """Go on with a sweep that was stopped or killed; a finished one is left as it is.
 
     Raises:
-        UserError: The path is no run, another process drives it, or its data has changed.
+        UserError: The path is no run, another process drives it, or its data or checkpoint has
+            changed.
         SweepFailedError: The first trials all failed in the same way.
     """
     return _go_on(RunDir.open(run), 0, address)
@@ -91,7 +95,8 @@ def extend(run: str | Path, trials: int, address: str | None = None) -> Path:
     """Add trials to a sweep, finished or not.
 
     Raises:
-        UserError: The path is no run, another process drives it, or its data has changed.
+        UserError: The path is no run, another process drives it, or its data or checkpoint has
+            changed.
         SweepFailedError: The first trials all failed in the same way.
     """
     if trials < 1:
@@ -121,7 +126,6 @@ def versions() -> dict[str, str]:
 def _drive(
     run: RunDir,
     config: SweepConfig,
-    data: _cluster.SharedData,
     dataset: Dataset,
     *,
     began: float,
@@ -131,10 +135,11 @@ def _drive(
     total, ended = int(run.info()["trials"]), sum(r["state"] in FINISHED for r in run.results())
     with ExitStack() as ray:
         if ended < total:
-            ray.enter_context(_cluster.connected(address))
+            connected = import_module("search._cluster").connected
+            ray.enter_context(connected(address))
         # torch, Tune and matplotlib load here, while Ray's own processes are still starting
         session_type = import_module("search.session").Session
-        with session_type(run, config, data, dataset, began=began) as session:
+        with session_type(run, config, dataset, began=began) as session:
             if session.missing:
                 session.run_trials()
             else:
@@ -147,24 +152,31 @@ def _go_on(run: RunDir, more: int, address: str | None) -> Path:
     began = time.monotonic()
     with run.driving():
         config = load_sweep(run.sweep_file, settings=False)
-        data, dataset = _load(config)
-        known = run.info()["data"]["fingerprint"]
-        if dataset.fingerprint != known:
-            raise UserError(
-                f"The data of {run.path} has changed: its fingerprint was {known[:12]} and is "
-                f"{dataset.fingerprint[:12]}. Results on different data do not compare; restore "
-                "the data, or start a new sweep."
-            )
+        dataset = load_data(config)
+        _check_unchanged(run, config, dataset)
         if more:
             run.write_info(trials=int(run.info()["trials"]) + more)
-        _drive(run, config, data, dataset, began=began, address=address)
+        _drive(run, config, dataset, began=began, address=address)
     return run.path
 
 
-def _load(config: SweepConfig) -> tuple[_cluster.SharedData, Dataset]:
-    data, dataset = _cluster.SharedData.of(config.data)
-    check_shape(dataset, config.data.ways, config.data.shots, config.data.queries)
-    return data, dataset
+def _check_unchanged(run: RunDir, config: SweepConfig, dataset: Dataset) -> None:
+    """Hold what the run was started on against what is there now."""
+    info = run.info()
+    known = info["data"]["fingerprint"]
+    if dataset.fingerprint != known:
+        raise UserError(
+            f"The data of {run.path} has changed: its fingerprint was {known[:12]} and is "
+            f"{dataset.fingerprint[:12]}. Results on different data do not compare; restore "
+            "the data, or start a new sweep."
+        )
+    for folder, content in checkpoints(config).items():
+        if content != info["checkpoints"].get(folder):
+            raise UserError(
+                f"The checkpoint {folder} of {run.path} is not the student it was when the run "
+                "began. Results from different students do not compare; restore it, or start a "
+                "new sweep."
+            )
 
 
 def _default_name(config: SweepConfig) -> str:

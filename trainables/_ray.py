@@ -25,6 +25,7 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from typing_extensions import override
 
+from trainables._core.student import content_of
 from trainables._learner import DivergedError
 
 if TYPE_CHECKING:
@@ -93,9 +94,14 @@ class TrialSettings:
     chunks: Chunks = Chunks()
 
     def identity(self, config: Mapping[str, Value], fingerprint: str) -> str:
-        """Digest of all that decides a trial's result; a checkpoint fits only its own."""
+        """Digest of all that decides a trial's result; a checkpoint fits only its own.
+
+        The student that ``checkpoint`` names counts by what it is, not only by where it lies.
+        """
         learner = f"{self.learner.__module__}.{self.learner.__qualname__}"
         parts = [learner, sorted(config.items()), asdict(self.shape), asdict(self.run), fingerprint]
+        if start := config.get("checkpoint"):
+            parts.append(content_of(Path(str(start)).expanduser()))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

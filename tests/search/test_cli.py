@@ -20,11 +20,6 @@ COMMANDS = (
     "sweep", "resume", "extend", "results", "board", "export", "adapt", "train", "methods",
     "space", "data",
 )  # fmt: skip
-NO_CHECKS: dict[str, Any] = {
-    "load_data": lambda config: None,
-    "check_networks": lambda config, data: None,
-    "check_gpu": lambda config: None,
-}
 HEAVY = {"torch", "ray", "optuna", "numpy", "pydantic", "rich", "yaml", "tensorboard"}
 
 
@@ -153,6 +148,22 @@ def test_a_real_process_ends_with_2_and_every_mistake_of_the_file(tmp_path):
     assert constraint_error.endswith("Did you mean student_params?")
 
 
+def test_what_the_data_cannot_fill_is_said_before_ray_is_imported(tmp_path):
+    code = """
+import sys
+from search.cli import main
+try:
+    main(["sweep", "--set", "data.queries=999"])
+except SystemExit as ended:
+    print(ended.code, "ray" in sys.modules)
+"""
+    home = {**os.environ, "FEWTUNE_CACHE": str(tmp_path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=home)
+    assert "needs 1000 images in each class" in done.stderr
+    assert done.stdout == "2 False\n"
+
+
 def test_an_unexpected_error_ends_with_1_and_debug_shows_where(tmp_path):
     code = """
 import search.config
@@ -221,7 +232,6 @@ def test_sweep_hands_over_the_file_with_its_overrides(fake, tmp_path, monkeypatc
         return tmp_path / "run"
 
     fake("search.sweep", run_sweep=run_sweep)
-    fake("search.preflight", **NO_CHECKS)
     file = tmp_path / "s.yaml"
     file.write_text("method: maml\nbudget: {trials: 3}\n")
     result = invoke(
@@ -243,21 +253,8 @@ def test_sweep_without_a_file_is_the_quickstart(fake, tmp_path):
         return tmp_path
 
     fake("search.sweep", run_sweep=run_sweep)
-    fake("search.preflight", **NO_CHECKS)
     assert invoke("sweep").exception is None
     assert seen[0].data.source == "glyphs"
-
-
-@pytest.mark.parametrize(("words", "asked"), [((), [0.5]), (("--address", "auto"), [])])
-def test_a_gpu_of_this_machine_is_asked_for_only_where_the_sweep_runs_here(
-    fake, tmp_path, words, asked
-):
-    seen = []
-    fake("search.sweep", run_sweep=lambda config, **_more: tmp_path)
-    check = {"check_gpu": lambda config: seen.append(config.resources.gpu)}
-    fake("search.preflight", **{**NO_CHECKS, **check})
-    assert invoke("sweep", "--set", "resources.gpu=0.5", *words).exception is None
-    assert seen == asked
 
 
 def test_resume_and_extend(fake, tmp_path):

@@ -62,8 +62,13 @@ def test_no_cluster_at_an_address_is_the_users_error(monkeypatch: pytest.MonkeyP
         pytest.fail("connected to nothing")
 
 
+def share() -> tuple[SharedData, _data.Dataset]:
+    dataset = _data.load("glyphs")
+    return SharedData.of(DataConfig(), dataset.fingerprint), dataset
+
+
 def test_the_data_travels_as_what_maps_it_again() -> None:
-    shared, dataset = SharedData.of(DataConfig())
+    shared, dataset = share()
     assert shared.copy is None
     again = shared.open()
     assert again.fingerprint == dataset.fingerprint == shared.fingerprint
@@ -74,7 +79,7 @@ def test_the_data_travels_as_what_maps_it_again() -> None:
 
 
 def test_a_node_without_the_files_fetches_the_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared, dataset = SharedData.of(DataConfig())
+    shared, dataset = share()
     monkeypatch.setattr(ray, "get", lambda ref: dataset)
 
     def gone(**arguments: Any) -> None:
@@ -89,7 +94,7 @@ def test_a_node_without_the_files_fetches_the_arrays(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("two_nodes")
 def test_with_several_nodes_the_arrays_are_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared, dataset = SharedData.of(DataConfig())
+    shared, dataset = share()
     monkeypatch.setattr(ray, "put", lambda value: ("put", value))
     assert shared.for_all_nodes(dataset).copy == ("put", dataset)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
@@ -97,7 +102,7 @@ def test_with_several_nodes_the_arrays_are_at_hand(monkeypatch: pytest.MonkeyPat
 
 
 def test_data_that_changes_under_a_sweep_is_refused() -> None:
-    shared, _ = SharedData.of(DataConfig())
+    shared, _ = share()
     other = SharedData(shared.arguments, "0" * 64)
     with pytest.raises(_data.DataError, match="changed while the sweep ran"):
         other.open()

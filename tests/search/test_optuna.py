@@ -40,14 +40,16 @@ def trials(study: Study) -> list[optuna.trial.FrozenTrial]:
     return study._study.trials
 
 
-def test_the_name_follows_space_objectives_and_data() -> None:
+def test_the_name_follows_space_objectives_data_and_students() -> None:
     names = {
-        study_name("mine", SPACE, {"accuracy": "max"}, "data"),
-        study_name("mine", {**SPACE, "width": Int(4, 64, why="w")}, {"accuracy": "max"}, "data"),
-        study_name("mine", SPACE, {"accuracy": "min"}, "data"),
-        study_name("mine", SPACE, {"accuracy": "max"}, "other data"),
+        study_name("mine", SPACE, {"accuracy": "max"}, ["data"]),
+        study_name("mine", {**SPACE, "width": Int(4, 64, why="w")}, {"accuracy": "max"}, ["data"]),
+        study_name("mine", SPACE, {"accuracy": "min"}, ["data"]),
+        study_name("mine", SPACE, {"accuracy": "max"}, ["other data"]),
+        study_name("mine", SPACE, {"accuracy": "max"}, ["data", "student"]),
+        study_name("mine", SPACE, {"accuracy": "max"}, ["data", "other student"]),
     }
-    assert len(names) == 4
+    assert len(names) == 6
     assert all(name.startswith("mine-") for name in names)
 
 

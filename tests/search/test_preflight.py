@@ -2,11 +2,13 @@
 
 import pytest
 
-from search.config import DataConfig, SweepConfig, load_sweep
+from search.config import DataConfig, SweepConfig, dump_sweep, load_sweep
 from search.errors import UserError
-from search.preflight import check_gpu, check_networks, load_data
-from search.sweep import run_sweep
+from search.preflight import check_gpu, check_networks, checkpoints, load_data
+from search.rundir import RunDir
+from search.sweep import resume, run_sweep
 from search.train import train
+from tests import bundles
 from trainables._data import DataError
 
 
@@ -43,6 +45,26 @@ def test_a_network_that_does_not_fit_stops_training_and_sweep_before_they_start(
     assert not (tmp_path / "none").exists()
 
 
+def test_a_run_goes_on_only_from_the_student_it_began_with(tmp_path):
+    start = bundles.bundle(tmp_path / "start")
+    file = tmp_path / "sweep.yaml"
+    file.write_text("method: lambda_adaptation\ndata: {size: 16, queries: 5}\n"
+                    "space: {checkpoint: {choice: ['', start]}}\n")  # fmt: skip
+    config = load_sweep(file)
+    known = checkpoints(config)
+    assert list(known) == [str(start)]
+    run = RunDir.create(tmp_path / "run")
+    run.sweep_file.write_text(dump_sweep(config))
+    data = {"fingerprint": load_data(config).fingerprint}
+    run.write_info(name="run", trials=1, data=data, checkpoints=known)
+    bundles.student(inner_steps=1).save(start)
+    with pytest.raises(UserError, match=r"checkpoint .*start of .*run is not the student it was"):
+        resume(run.path)
+    (start / "model.safetensors").unlink()
+    assert checkpoints(config) == {str(start): ""}
+    assert checkpoints(SweepConfig(method="maml")) == {}
+
+
 @pytest.mark.parametrize(
     ("space", "told"),
     [
@@ -71,5 +93,14 @@ def test_a_gpu_that_is_not_there_is_missed_before_anything_starts(tmp_path, monk
     config = sweep_of(tmp_path, "{student.width: 8}", "resources: {gpu: 0.25}\n")
     with pytest.raises(UserError, match=r"asks for 0\.25 GPU.*--set resources\.gpu=0"):
         train(config)
+    with pytest.raises(UserError, match=r"asks for 0\.25 GPU.*--set resources\.gpu=0"):
+        run_sweep(config, name="none", storage=tmp_path)
+    assert not (tmp_path / "none").exists()
+    seen = []
+    monkeypatch.setattr(
+        "search.sweep._drive", lambda *_what, address, **_more: seen.append(address)
+    )
+    run_sweep(config, name="elsewhere", storage=tmp_path, address="auto")
+    assert seen == ["auto"]  # a cluster's GPUs are not this machine's
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     check_gpu(config)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typing_extensions import override
 
-from tests import fakes
+from tests import bundles, fakes
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape
 from trainables._ray import (
@@ -234,6 +234,23 @@ def test_a_checkpoint_of_something_else_is_refused(
     run = replace(SETTINGS.run, seed=4) if other == "seed" else SETTINGS.run
     trainable = make(config, [str(saved)], replace(SETTINGS, run=run))
     assert "belongs to another configuration" in trainable.train()["notes"][0]
+
+
+def test_a_trial_that_starts_from_another_student_is_another_trial(tmp_path: Path) -> None:
+    """The path says where the student lies; what it is decides the result."""
+    config: dict[str, Any] = {"checkpoint": str(tmp_path)}
+    bundles.student().save(tmp_path)
+    before = SETTINGS.identity(config, "data")
+    assert SETTINGS.identity(config, "data") == before
+    bundles.student(inner_steps=1).save(tmp_path)  # the same weights, adapted in another way
+    other = SETTINGS.identity(config, "data")
+    again = bundles.student(inner_steps=1)
+    again.params["head.scale"] += 1
+    again.save(tmp_path)
+    trained = SETTINGS.identity(config, "data")
+    (tmp_path / "model.safetensors").unlink()
+    gone = SETTINGS.identity(config, "data")  # its first step says so
+    assert len({before, other, trained, gone}) == 4
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(saved: Path) -> None:

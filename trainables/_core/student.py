@@ -6,6 +6,7 @@ Two files, neither of them executable: ``model.safetensors`` holds the weights a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from trainables._core.networks import Network
 
 WEIGHTS, SPEC = "model.safetensors", "pattern.json"
+
+
+def content_of(folder: Path) -> str:
+    """The sha256 of a student's two files; empty where one cannot be read."""
+    try:
+        parts = [(folder / name).read_bytes() for name in (WEIGHTS, SPEC)]
+    except OSError:
+        return ""
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 class StudentError(ValueError):
