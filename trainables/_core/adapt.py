@@ -4,20 +4,28 @@
 
 A layer that is not updated is not computed for: its weight gradient is never asked for, nothing
 is propagated below the lowest updated layer, and the layers below that run once, without a graph
-when nobody trains them. For the head alone the gradient is a formula:
+when nobody trains them. For the head the gradient is a formula, E being softmax(f W^T + b) - Y:
 
-    G_W = (softmax(f W^T + b) - Y)^T f / M,      G_b = column sums of the same
+    G_W = E^T f / M,      G_b = column sums of E / M
+
+and where the head alone is updated all steps stay within the support set's Gram matrix:
+
+    z_(t+1) = z_t - (alpha / M) (f f^T + 1) E_t,      W_T = W_0 - (alpha / M) (sum_t E_t)^T f
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
+from typing_extensions import override
 
+from trainables._core.backprop import Suffix
+from trainables._core.heads import by_gram, one_hot
 from trainables._core.heads import logits as head_logits
 from trainables._core.layers import Params, Statistics
 from trainables._core.patterns import check, first_updated
@@ -39,7 +47,7 @@ class Rule:
 
     pattern: str
     steps: int
-    rate: float | torch.Tensor
+    rate: float
     ways: int
 
 
@@ -48,15 +56,14 @@ class Adapted:
     """Tasks after adaptation: ``steps[t]`` is what t inner steps leave, t = 0..T.
 
     Each entry holds the updated tensors only, with leading dimension B; ``meta`` are the
-    parameters all tasks share. ``prefix`` is the support set's map at l0 ``[M, B*C, H, W]`` (its
-    features ``[B, M, F]`` if the head alone is updated), ``prefix_stats`` the statistics there.
+    parameters all tasks share. ``prefix`` is the support set's map at l0 ``[B, M, H, W, C]``,
+    ``prefix_stats`` the statistics there.
     """
 
     network: Network
     meta: Mapping[str, torch.Tensor]
     pattern: str
-    tasks: int
-    steps: list[Params]
+    steps: Sequence[Params]
     prefix: torch.Tensor
     prefix_stats: Statistics
 
@@ -80,15 +87,15 @@ class Adapted:
         span = slice(self.start if from_prefix else 0, None)
         if stats is not None:
             stats = stats.replayed(len(self.prefix_stats.values) if from_prefix else 0)
-        x = self.network.run(params, x, self.tasks, stats, span)
-        return head_logits(self.network.features(x, self.tasks), params[HEAD_W], params[HEAD_B])
+        x = self.network.run(params, x, stats, span)
+        return head_logits(self.network.features(x), params[HEAD_W], params[HEAD_B])
 
     def statistics(self, step: int) -> Statistics:
         """The support set's statistics in every norm after ``step`` steps, differentiable."""
         stats = Statistics()
         if self.network.measures and self.start < len(self.network.body):
             span = slice(self.start, None)
-            self.network.run(self.params(step), self.prefix, self.tasks, stats, span)
+            self.network.run(self.params(step), self.prefix, stats, span)
         return Statistics(values=self.prefix_stats.values + stats.values)
 
 
@@ -119,7 +126,7 @@ def adapt(
     Args:
         network: the layers.
         meta: theta, shared by all tasks.
-        support: ``[M, B*C, H, W]``, class order the same in every task.
+        support: ``[B, M, H, W, C]``, class order the same in every task.
         labels: ``[M]``.
         rule: pattern, steps, rate and ways.
         train: keep the graph to ``meta`` (the outer loop differentiates through all of this).
@@ -132,79 +139,186 @@ def adapt(
     """
     check(rule.pattern, network.layers)
     start, depth = first_updated(rule.pattern), len(network.body)
-    tasks = support.shape[1] // network.into[0]
     stats = Statistics()
+    tick = tick or (lambda: None)
     with nullcontext() if train else torch.no_grad():
-        prefix = network.run(meta, support, tasks, stats, slice(start))
-        run = Adapted(network, meta, rule.pattern, tasks, [], prefix, stats)
-        reads = network.head.kind == "prototype" or start == depth  # else any features will do
-        features = _features(run, meta) if reads else support.new_empty(tasks, 1, 1)
-        weight, bias = network.head.start(meta, features, labels, rule.ways)
-    fast = _fast(run, train=train) | {HEAD_W: weight, HEAD_B: bias}
-    run.steps.append(fast)
-    if tick is not None:
-        tick()
-    with nullcontext() if train and second_order else torch.enable_grad():
-        create = train and second_order
+        prefix = network.run(meta, support, stats, slice(start))
+        run = Adapted(network, meta, rule.pattern, [], prefix, stats)
         if start == depth and loss is None:
-            moves = _head_steps(run, features, labels, rule, create=create)
+            features = network.features(prefix)
+            classifier = network.head.start(meta, features, labels, rule.ways)
+            run.steps = _HeadSteps(features, labels, classifier, rule, tick)
+            return run
+        if train and second_order:
+            moves = _exactly(run, labels, rule, loss)
         else:
-            moves = _steps(run, loss or cross_entropy(labels), rule, create=create)
-        for _ in moves:
-            if tick is not None:
-                tick()
+            moves = _plainly(run, labels, rule, loss, train=train)
+        steps = []
+        for step in moves:
+            steps.append(step)
+            tick()
+    run.steps = steps
     return run
 
 
-def _features(run: Adapted, params: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    x = run.network.run(params, run.prefix, run.tasks, None, slice(run.start, None))
-    return run.network.features(x, run.tasks)
+class _HeadSteps(Sequence[Params]):
+    """Softmax regression on fixed features; a step's classifier is made when it is asked for.
+
+    A step moves the logits through the Gram matrix of the features, or, where a task has more
+    images than features, through the features themselves.
+    """
+
+    def __init__(
+        self,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        classifier: tuple[torch.Tensor, torch.Tensor],
+        rule: Rule,
+        tick: Callable[[], None],
+    ) -> None:
+        self._features, self._classifier = features, classifier
+        self._scale = rule.rate / features.shape[1]
+        target = one_hot(labels, rule.ways, features.dtype)
+        self._errors: list[torch.Tensor] = []  # sum_(s < t) E_s at t - 1
+        tick()
+        first = z = head_logits(features, *classifier) if rule.steps else target
+        gram = None
+        if rule.steps > 1 and by_gram(*features.shape[1:]):
+            gram = torch.baddbmm(features.new_ones(()), features, features.mT)
+        for t in range(rule.steps):
+            if t:
+                z = self._moved(first, gram)
+            error = torch.softmax(z, -1) - target
+            self._errors.append(self._errors[-1] + error if t else error)
+            tick()
+
+    def _moved(self, first: torch.Tensor, gram: torch.Tensor | None) -> torch.Tensor:
+        errors = self._errors[-1]
+        if gram is not None:
+            return torch.baddbmm(first, gram, errors, alpha=-self._scale)
+        through = head_logits(self._features, errors.mT @ self._features, errors.sum(1))
+        return first - self._scale * through
+
+    @override
+    def __len__(self) -> int:
+        return len(self._errors) + 1
+
+    @overload
+    def __getitem__(self, index: int) -> Params: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Params]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> Params | Sequence[Params]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        weight, bias = self._classifier
+        t = range(len(self))[index]
+        if t:
+            errors = self._errors[t - 1]
+            weight = torch.baddbmm(weight, errors.mT, self._features, alpha=-self._scale)
+            bias = torch.sub(bias, errors.sum(1), alpha=self._scale)
+        return {HEAD_W: weight, HEAD_B: bias}
 
 
-def _fast(run: Adapted, *, train: bool) -> Params:
-    """The updated body tensors, one copy a task; the graph to meta is kept while training."""
+def _start(
+    run: Adapted, params: Mapping[str, torch.Tensor], labels: torch.Tensor, ways: int
+) -> Params:
+    """The classifier a task starts with; only prototypes need a pass of the suffix for it."""
+    head = run.network.head
+    features = run.prefix.new_empty(len(run.prefix), 1, 1)
+    if head.kind == "prototype":
+        x = run.network.run(params, run.prefix, None, slice(run.start, None))
+        features = run.network.features(x)
+    weight, bias = head.start(run.meta, features, labels, ways)
+    return {HEAD_W: weight, HEAD_B: bias}
+
+
+def _fast(run: Adapted) -> Params:
+    """The updated body tensors, one copy a task."""
     fast: Params = {}
     for layer, bit in zip(run.network.body, run.pattern, strict=False):
         if bit == "1":
             for name in run.network.names(layer.name):
-                shared = run.meta[name]
-                fast[name] = (shared if train else shared.detach()).expand(run.tasks, *shared.shape)
+                fast[name] = run.meta[name].expand(len(run.prefix), *run.meta[name].shape)
     return fast
 
 
-def _head_steps(
-    run: Adapted, features: torch.Tensor, labels: torch.Tensor, rule: Rule, *, create: bool
-) -> Iterator[None]:
-    """Softmax regression on fixed features, its gradient in closed form."""
-    one_hot = F.one_hot(labels, rule.ways).to(features.dtype)
-    scale = rule.rate / features.shape[1]
+def _exactly(
+    run: Adapted, labels: torch.Tensor, rule: Rule, loss: InnerLoss | None
+) -> Iterator[Params]:
+    """Steps whose gradients keep their own graph, so that the outer loop goes through them."""
+    step = _fast(run) | _start(run, run.meta, labels, rule.ways)
+    updated = [n for n in step if n not in (HEAD_W, HEAD_B) or run.pattern[-1] == "1"]
+    loss = loss or cross_entropy(labels)
+    yield step
     for _ in range(rule.steps):
-        weight, bias = run.steps[-1][HEAD_W], run.steps[-1][HEAD_B]
-        with nullcontext() if create else torch.no_grad():
-            error = torch.softmax(head_logits(features, weight, bias), -1) - one_hot
-            grad_weight, grad_bias = error.transpose(1, 2) @ features, error.sum(1)
-        run.steps.append({HEAD_W: weight - scale * grad_weight, HEAD_B: bias - scale * grad_bias})
-        yield
-
-
-def _steps(run: Adapted, loss: InnerLoss, rule: Rule, *, create: bool) -> Iterator[None]:
-    updated = [n for n in run.steps[0] if n not in (HEAD_W, HEAD_B) or run.pattern[-1] == "1"]
-    for _ in range(rule.steps):
-        fast = dict(run.steps[-1])
-        if not create:  # leaves of their own: the graph ends at this step
-            for name in updated:
-                fast[name] = fast[name].detach().requires_grad_()
-        params = {**run.meta, **fast}
-        if not create:
-            params = {k: v if k in fast else v.detach() for k, v in params.items()}
-        prefix = run.prefix if create else run.prefix.detach()
-        x = run.network.run(params, prefix, run.tasks, None, slice(run.start, None))
-        features = run.network.features(x, run.tasks)
+        params = {**run.meta, **step}
+        x = run.network.run(params, run.prefix, None, slice(run.start, None))
+        features = run.network.features(x)
         value = loss(head_logits(features, params[HEAD_W], params[HEAD_B]), features)
         grads = torch.autograd.grad(
-            value, [fast[n] for n in updated], create_graph=create, materialize_grads=True
+            value, [step[n] for n in updated], create_graph=True, materialize_grads=True
         )  # a loss on features alone leaves the head where it is
-        before = run.steps[-1]
-        moved = {n: before[n] - rule.rate * g for n, g in zip(updated, grads, strict=True)}
-        run.steps.append({**before, **moved})
-        yield
+        step = step | _moved(step, dict(zip(updated, grads, strict=True)), rule.rate)
+        yield step
+
+
+def _plainly(
+    run: Adapted, labels: torch.Tensor, rule: Rule, loss: InnerLoss | None, *, train: bool
+) -> Iterator[Params]:
+    """Steps by first derivatives alone; with ``train`` only the start hangs on theta (FOMAML)."""
+    network, target = run.network, one_hot(labels, rule.ways, run.prefix.dtype)
+    body, head = network.body[run.start :], run.pattern[-1] == "1"
+    suffix = Suffix(body, run.pattern[run.start : -1], run.prefix, run.meta)
+    fast = _fast(run)
+    shares = network.head.kind == "prototype" and not train
+    passed = suffix.forward(fast) if shares or rule.steps else None
+    if shares and passed is not None:  # the first step's own pass serves the prototypes
+        found = network.head.start(run.meta, network.features(passed.out), labels, rule.ways)
+        step = fast | dict(zip((HEAD_W, HEAD_B), found, strict=True))
+    else:
+        step = fast | _start(run, run.meta, labels, rule.ways)
+    step = step if train else {n: p.detach() for n, p in step.items()}
+    yield step
+    for t in range(rule.steps):
+        if t or passed is None:
+            passed = suffix.forward({n: step[n] for n in fast})
+        told = _head_gradients(network.features(passed.out), step, target, loss, moves=head)
+        grads = dict(told.classifier)
+        if fast:
+            grads |= passed.grads(network.map_gradient(told.features, passed.out))
+        step = step | _moved(step, grads, rule.rate)
+        yield step
+
+
+def _moved(step: Params, grads: Params, rate: float) -> Params:
+    return {n: torch.sub(step[n], g, alpha=rate) for n, g in grads.items()}
+
+
+class _Told(NamedTuple):
+    """Gradients of the inner loss at the head."""
+
+    features: torch.Tensor  # [B, M, F]
+    classifier: Params
+
+
+@torch.no_grad()
+def _head_gradients(
+    features: torch.Tensor,
+    step: Params,
+    target: torch.Tensor,
+    loss: InnerLoss | None,
+    *,
+    moves: bool,
+) -> _Told:
+    """What the inner loss says at the head; of the classifier only where it ``moves``."""
+    weight, bias = step[HEAD_W].detach(), step[HEAD_B].detach()
+    if loss is None:
+        error = (torch.softmax(head_logits(features, weight, bias), -1) - target) / len(target)
+        classifier = {HEAD_W: error.mT @ features, HEAD_B: error.sum(1)} if moves else {}
+        return _Told(error @ weight, classifier)
+    leaves = [x.detach().requires_grad_() for x in (features, weight, bias)]
+    with torch.enable_grad():
+        value = loss(head_logits(*leaves), leaves[0])
+        grads = torch.autograd.grad(value, leaves, materialize_grads=True)
+    return _Told(grads[0], {HEAD_W: grads[1], HEAD_B: grads[2]} if moves else {})

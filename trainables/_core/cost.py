@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainables._core.heads import by_gram
 from trainables._core.patterns import first_updated
 
 if TYPE_CHECKING:
@@ -46,19 +47,35 @@ def adapt_macs(
 ) -> int:
     """A whole adaptation to one task of ``images`` support images.
 
-    The prefix once, ``steps`` steps of the suffix and, where query images are normalised with
-    the statistics of the support set, a last pass of the updated body that measures them.
+    The prefix once, ``steps`` steps of the suffix (or of the head alone, which needs less) and,
+    where query images are normalised with the statistics of the support set, a last pass of the
+    updated body that measures them. The prototypes come from the first step's own pass.
     """
     macs = layer_macs(network, ways)
-    start = first_updated(pattern)
-    total = images * (sum(macs[:start]) + steps * step_macs(network, pattern, ways))
-    if inductive and network.measures and start < len(network.body):
-        total += images * sum(macs[start:-1])
-    if network.head.kind == "prototype":
-        if start < len(network.body):  # the prototypes come from a first pass of the suffix
+    start, body = first_updated(pattern), len(network.body)
+    total = images * sum(macs[:start])
+    if start == body:
+        total += head_macs(network.head.features, steps=steps, ways=ways, images=images)
+    else:
+        total += images * steps * step_macs(network, pattern, ways)
+        if inductive and network.measures:
             total += images * sum(macs[start:-1])
+        if steps == 0 and network.head.kind == "prototype":
+            total += images * sum(macs[start:-1])
+    if network.head.kind == "prototype":
         total += network.head.features * ways  # |mu_c|^2
     return total
+
+
+def head_macs(features: int, *, steps: int, ways: int, images: int) -> int:
+    """All steps of the head alone: logits, moves of the logits, the classifier at the end."""
+    if steps == 0:
+        return 0
+    product = images * features * ways
+    if by_gram(images, features):
+        gram = images**2 * features if steps > 1 else 0
+        return 2 * product + gram + (steps - 1) * images**2 * ways
+    return 2 * steps * product
 
 
 def size_mib(network: Network) -> float:

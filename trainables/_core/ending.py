@@ -81,7 +81,7 @@ def measure(
     )
     one = next(at_size(sampler.fixed(seed, 1, 1), size))
     times = {p: evaluate.milliseconds(network, meta, one, setting, p) for p in patterns}
-    images = one.support.shape[0] * (1 + setting.views)
+    images = one.support.shape[1] * (1 + setting.views)
     return evaluate.table(network, accuracies, times, setting, images)
 
 

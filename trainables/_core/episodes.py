@@ -65,7 +65,7 @@ class TaskShape:
 
 @dataclass(frozen=True)
 class Episodes:
-    """B tasks: ``support [N*K, B*C, H, W]``, ``query [N*Q, B*C, H, W]``, labels class by class."""
+    """B tasks: ``support [B, N*K, H, W, C]``, ``query [B, N*Q, H, W, C]``, class by class."""
 
     support: torch.Tensor
     support_labels: torch.Tensor  # [N*K], the same in every task
@@ -75,10 +75,9 @@ class Episodes:
     ways: int
 
 
-def side_by_side(images: torch.Tensor) -> torch.Tensor:
-    """``[B, M, C, H, W] -> [M, B*C, H, W]``, the layout of the engine."""
-    tasks, m, c, h, w = images.shape
-    return images.transpose(0, 1).reshape(m, tasks * c, h, w)
+def channels_last(images: torch.Tensor) -> torch.Tensor:
+    """``[..., C, H, W] -> [..., H, W, C]``, the layout of the engine."""
+    return images.movedim(-3, -1).contiguous()
 
 
 class Sampler:
@@ -145,9 +144,9 @@ class Sampler:
         query = images[:, :, k:].reshape(tasks, n * q, *images.shape[3:])
         classes = torch.arange(n, device=self.device)
         return Episodes(
-            side_by_side(support),
+            channels_last(support),
             classes.repeat_interleave(k),
-            side_by_side(query),
+            channels_last(query),
             classes.repeat_interleave(q),
             tasks,
             n,
@@ -161,7 +160,9 @@ class Sampler:
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Images ``[M, C, H, W]`` at ``size`` px, antialiased; untouched if they have that size."""
-    if images.shape[-1] == size and images.shape[-2] == size:
+    """Images ``[B, M, H, W, C]`` at ``size`` px, antialiased; untouched if they have that size."""
+    if images.shape[2:4] == (size, size):
         return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    flat = images.flatten(0, 1).movedim(-1, 1)
+    flat = F.interpolate(flat, (size, size), mode="bilinear", antialias=True)
+    return flat.movedim(1, -1).reshape(*images.shape[:2], size, size, -1)

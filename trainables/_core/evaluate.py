@@ -17,7 +17,7 @@ import torch
 from trainables._core import cost
 from trainables._core.adapt import Rule, adapt
 from trainables._core.patterns import Score, first_updated
-from trainables._core.views import with_views
+from trainables._core.views import view_labels, with_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +66,7 @@ def adapted(
 ) -> Adapted:
     """The tasks adapted as a device would: the support set, its views, plain labels."""
     support = with_views(episodes.support, setting.views)
-    labels = episodes.support_labels.repeat(1 + setting.views)
+    labels = view_labels(episodes.support_labels, setting.views)
     return adapt(network, meta, support, labels, setting.rule(pattern, steps))
 
 
@@ -103,7 +103,7 @@ def score(
             if run.start > level:  # lift the query images to this pattern's l0
                 span = slice(level, run.start)
                 stats = run.prefix_stats.replayed(known) if setting.inductive else None
-                query = network.run(meta, query, episodes.tasks, stats, span)
+                query = network.run(meta, query, stats, span)
                 level, known = run.start, len(run.prefix_stats.values)
             for step in wanted[pattern]:
                 stats = run.statistics(step) if setting.inductive else None
@@ -146,7 +146,7 @@ def _lap(
 ) -> list[float]:
     marks = [_now(episodes.support)]
     support = with_views(episodes.support, setting.views)
-    labels = episodes.support_labels.repeat(1 + setting.views)
+    labels = view_labels(episodes.support_labels, setting.views)
     rule = setting.rule(pattern)
     tick = lambda: marks.append(_now(episodes.support))  # noqa: E731  a clock, not a function
     run = adapt(network, meta, support, labels, rule, tick=tick)

@@ -14,7 +14,7 @@ from trainables._core.heads import logits as head_logits
 from trainables._core.outer import MetaOptimiser, query_logits, task_loss
 from trainables._core.rig import Rig, build, maml_update, said_of
 from trainables._core.settings import MethodConfig, StudentSettings
-from trainables._core.views import with_views
+from trainables._core.views import view_labels, with_views
 
 if TYPE_CHECKING:
     from trainables._core.adapt import Adapted, InnerLoss
@@ -123,12 +123,12 @@ def adapted_teacher(teacher: Teacher, episodes: Episodes) -> Adapted:
 
 @torch.no_grad()
 def words(teacher: Teacher, run: Adapted, images: torch.Tensor) -> Words:
-    """What the adapted teacher says of images ``[M, B*C, H, W]`` of the data's own size."""
+    """What the adapted teacher says of images ``[B, M, H, W, C]`` of the data's own size."""
     rig = teacher.rig
     last = len(run.steps) - 1
     stats = run.statistics(last).replayed() if rig.setting.inductive else None
     params = run.params(last)
-    features = rig.network.features(rig.network.run(params, images, run.tasks, stats), run.tasks)
+    features = rig.network.features(rig.network.run(params, images, stats))
     return Words(head_logits(features, params[HEAD_W], params[HEAD_B]), features)
 
 
@@ -162,7 +162,7 @@ def guided(
 ) -> Adapted:
     """The student's inner loop with the adapted teacher at its side."""
     setting = rig.setting
-    labels = episodes.support_labels.repeat(1 + setting.views)
+    labels = view_labels(episodes.support_labels, setting.views)
     said = words(teacher, run, with_views(episodes.support, setting.views))
     support = with_views(rig.sized(episodes).support, setting.views)
     return adapt(

@@ -74,7 +74,7 @@ class Head:
         tasks = features.shape[0]
         if self.kind == "prototype":
             sums = features.new_zeros(tasks, ways, features.shape[-1])
-            counts = torch.bincount(labels, minlength=ways).to(features.dtype)
+            counts = one_hot(labels, ways, features.dtype).sum(0)
             means = sums.index_add(1, labels, features) / counts.unsqueeze(-1)
             scale = params["head.scale"]
             return 2 * scale * means, -scale * means.square().sum(-1)
@@ -94,3 +94,13 @@ class Head:
 def logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """``[B, M, F], [B, N, F], [B, N] -> [B, M, N]``."""
     return torch.baddbmm(bias.unsqueeze(1), features, weight.transpose(1, 2))
+
+
+def one_hot(labels: torch.Tensor, ways: int, dtype: torch.dtype) -> torch.Tensor:
+    """``[M] -> [M, N]``; unlike torch's own, it asks the device for nothing."""
+    return (labels.unsqueeze(1) == torch.arange(ways, device=labels.device)).to(dtype)
+
+
+def by_gram(images: int, features: int) -> bool:
+    """Whether steps of the head alone are cheaper through the images' Gram matrix."""
+    return images <= features

@@ -1,12 +1,9 @@
 """Layers as pure functions over parameters that are shared by all tasks or owned by each.
 
-B tasks travel side by side in the channels: an activation is ``[M, B*C, H, W]``, image m of
-every task in row m. The same memory viewed as ``[M*B, C, H, W]`` is an ordinary batch, so a
-layer whose weights all tasks share (a frozen one) is one ordinary convolution, and a layer
-whose weights each task owns (an updated one) is one grouped convolution. Normalisation by
-batch statistics is per task in both, because a task's channels stay its own.
-
-A parameter owned by each task carries a leading dimension B; a shared one does not.
+B tasks travel together: an activation is ``[B, M, H, W, C]``, channels last, so that its rows
+``[B, M*H*W, C]`` are what a matrix product and a norm per task want. A parameter owned by each
+task carries a leading dimension B (an updated layer); a shared one does not (a frozen layer).
+Convolution weights are ``[k, k, C, O]``, so that they are a matrix without a copy.
 """
 
 from __future__ import annotations
@@ -20,18 +17,20 @@ import torch
 import torch.nn.functional as F
 from typing_extensions import override
 
+from trainables._core.kernels import EPS, Window, normalise, normed, patches
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Params = dict[str, torch.Tensor]
 Shape = tuple[int, ...]
-EPS = 1e-5
 GROUP_CHANNELS = 8  # channels per group of the norm without batch statistics: our default
+MANY_ROWS, MANY_PATCHES = 1024, 2**19  # beyond both, torch's convolution is faster: measured
 
 
 @dataclass
 class Statistics:
-    """Batch-norm statistics of one pass, in call order.
+    """Mean and 1/std ``[B, 1, C]`` of every batch norm of one pass, in call order.
 
     While ``replay`` is false, a pass appends what it measures, differentiably; with ``replay``
     a pass consumes them instead of measuring its own images (the inductive mode: query images
@@ -47,46 +46,74 @@ class Statistics:
         return Statistics(replay=True, values=self.values, position=position)
 
 
-def per_task(parameter: torch.Tensor, tasks: int, ndim: int) -> torch.Tensor:
-    """The parameter with its leading dimension B, expanded if all tasks share it."""
-    return parameter if parameter.dim() == ndim + 1 else parameter.expand(tasks, *parameter.shape)
+def conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
+    """Convolution without bias, odd kernel, same padding. ``[B, M, H, W, C] -> [B, M*h*w, O]``."""
+    window = Window(x.shape[2], x.shape[3], weight.shape[-3], stride)
+    if wide(window, x.shape[1], x.shape[-1]):
+        return _wide_conv(x, weight, stride)
+    return product(patches(x, window), weight)
 
 
-def conv(x: torch.Tensor, weight: torch.Tensor, tasks: int, stride: int) -> torch.Tensor:
-    """Convolution without bias, odd kernel, same padding. ``[M, B*C, H, W] -> [M, B*O, h, w]``."""
-    padding = weight.shape[-1] // 2
+def wide(window: Window, images: int, channels: int) -> bool:
+    """Whether a task's patches are so many that torch's own convolution is the faster one."""
+    rows = images * window.out[0] * window.out[1]
+    return rows > MANY_ROWS and rows * window.kernel**2 * channels > MANY_PATCHES
+
+
+def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``[B, R, K] x [..., K, O] -> [B, R, O]``, the weights shared or one for each task."""
     if weight.dim() == 5:
-        flat = weight.reshape(-1, *weight.shape[2:])
-        return F.conv2d(x, flat, None, stride, padding, groups=tasks)
-    images = x.shape[0]
-    y = F.conv2d(x.reshape(images * tasks, -1, *x.shape[2:]), weight, None, stride, padding)
-    return y.view(images, -1, *y.shape[2:])
+        return torch.bmm(rows, weight.reshape(len(weight), -1, weight.shape[-1]))
+    flat = rows.reshape(-1, rows.shape[-1]) @ weight.reshape(-1, weight.shape[-1])
+    return flat.view(*rows.shape[:2], -1)
+
+
+def _wide_conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
+    """The same by torch's own routine, one call a task where each has its own weights."""
+
+    def one(images: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        y = F.conv2d(
+            images.permute(0, 3, 1, 2),
+            kernel.permute(3, 2, 0, 1),
+            None,
+            stride,
+            kernel.shape[0] // 2,
+        )
+        return y.permute(0, 2, 3, 1).reshape(-1, kernel.shape[-1])
+
+    if weight.dim() == 5:
+        return torch.stack([one(*pair) for pair in zip(x, weight, strict=True)])
+    return one(x.flatten(0, 1), weight).view(len(x), -1, weight.shape[-1])
 
 
 def norm(
-    x: torch.Tensor,
+    y: torch.Tensor,
     params: Mapping[str, torch.Tensor],
     prefix: str,
-    tasks: int,
     kind: str,
+    images: int,
     stats: Statistics | None,
 ) -> torch.Tensor:
-    """Batch or group normalisation of ``[M, B*C, H, W]``, per task."""
-    gain = per_task(params[f"{prefix}.gain"], tasks, 1).reshape(-1)
-    bias = per_task(params[f"{prefix}.bias"], tasks, 1).reshape(-1)
+    """Batch or group normalisation of the rows ``[B, M*h*w, C]``, per task."""
+    gain, bias = params[f"{prefix}.gain"], params[f"{prefix}.bias"]
+    gain, bias = gain.view(-1, 1, gain.shape[-1]), bias.view(-1, 1, bias.shape[-1])
     if kind == "group":
-        groups = x.shape[1] // tasks // group_size(x.shape[1] // tasks)
-        return F.group_norm(x, tasks * groups, gain, bias, EPS)
-    if stats is None:
-        return F.batch_norm(x, None, None, gain, bias, training=True, eps=EPS)
-    if stats.replay:
-        mean, var = stats.values[stats.position]
+        maps = y.reshape(len(y) * images, -1, y.shape[-1]).transpose(1, 2)
+        x = F.group_norm(maps, y.shape[-1] // group_size(y.shape[-1]), eps=EPS)
+        return torch.addcmul(bias, x.transpose(1, 2).reshape(y.shape), gain)
+    if stats is not None and stats.replay:
+        mean, rstd = stats.values[stats.position]
         stats.position += 1
+        scale = rstd * gain
+        return torch.addcmul(bias - mean * scale, y, scale)
+    if torch.is_grad_enabled() and (y.requires_grad or gain.requires_grad):
+        x, mean, rstd = normalise(y)
+        out = torch.addcmul(bias, x, gain)
     else:
-        var, mean = torch.var_mean(x, (0, 2, 3), unbiased=False)
-        stats.values.append((mean, var))
-    scale = torch.rsqrt(var + EPS) * gain
-    return x * scale.view(1, -1, 1, 1) + (bias - mean * scale).view(1, -1, 1, 1)
+        out, (_, mean, rstd) = normed(y, gain, bias)
+    if stats is not None:
+        stats.values.append((mean, rstd))
+    return out
 
 
 def group_size(channels: int) -> int:
@@ -94,10 +121,17 @@ def group_size(channels: int) -> int:
     return next(size for size in range(GROUP_CHANNELS, 0, -1) if channels % size == 0)
 
 
+def pool(x: torch.Tensor) -> torch.Tensor:
+    """2x2 max-pooling of ``[B, M, H, W, C]``."""
+    y = F.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2)
+    return y.permute(0, 2, 3, 1).reshape(*x.shape[:2], *y.shape[2:], -1)
+
+
 def _conv_init(generator: torch.Generator, out: int, into: int, kernel: int) -> torch.Tensor:
     """He et al. 2015, fan-in: the usual start in front of a ReLU."""
     scale = math.sqrt(2.0 / (into * kernel * kernel))
-    return torch.randn(out, into, kernel, kernel, generator=generator) * scale
+    drawn = torch.randn(out, into, kernel, kernel, generator=generator) * scale
+    return drawn.permute(2, 3, 1, 0).contiguous()
 
 
 @dataclass(frozen=True)
@@ -123,10 +157,9 @@ class Layer(ABC):
         self,
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
-        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
-        """``[M, B*C, H, W] -> [M, B*C', H', W']``."""
+        """``[B, M, H, W, C] -> [B, M, H', W', C']``."""
 
     @final
     def init(self, generator: torch.Generator) -> Params:
@@ -137,6 +170,21 @@ class Layer(ABC):
             params[f"{self.name}.{c.name}.gain"] = torch.ones(c.out)
             params[f"{self.name}.{c.name}.bias"] = torch.zeros(c.out)
         return params
+
+    @final
+    def convolved(
+        self,
+        c: Conv,
+        params: Mapping[str, torch.Tensor],
+        x: torch.Tensor,
+        stride: int,
+        stats: Statistics | None,
+    ) -> torch.Tensor:
+        """A convolution of its and the norm behind it. ``[B, M, H, W, C] -> [B, M, h, w, O]``."""
+        prefix = f"{self.name}.{c.name}"
+        y = conv(x, params[f"{prefix}.weight"], stride)
+        y = norm(y, params, prefix, self.norm, x.shape[1], stats)
+        return y.view(*x.shape[:2], c.height, c.width, c.out)
 
     @final
     def macs(self) -> int:
@@ -186,23 +234,23 @@ class ConvBlock(Layer):
 
     @override
     def convs(self) -> list[Conv]:
-        c, h, w = self.into
-        if self.down == "stride":
-            h, w = _halved(h), _halved(w)
-        return [Conv("conv", c, self.width, 3, h, w)]
+        return [Conv("conv", self.into[0], self.width, 3, *self.window.out)]
+
+    @property
+    def window(self) -> Window:
+        """Where its kernel looks."""
+        return Window(self.into[1], self.into[2], 3, 2 if self.down == "stride" else 1)
 
     @override
     def forward(
         self,
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
-        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
-        prefix = f"{self.name}.conv"
-        x = conv(x, params[f"{prefix}.weight"], tasks, 2 if self.down == "stride" else 1)
-        x = F.relu(norm(x, params, prefix, tasks, self.norm, stats))
-        return F.max_pool2d(x, 2) if self.down == "pool" else x
+        (c,) = self.convs()
+        x = F.relu(self.convolved(c, params, x, 2 if self.down == "stride" else 1, stats))
+        return pool(x) if self.down == "pool" else x
 
 
 @final
@@ -224,12 +272,10 @@ class Stem(Layer):
         self,
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
-        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
-        prefix = f"{self.name}.conv"
-        x = conv(x, params[f"{prefix}.weight"], tasks, 1)
-        return F.relu(norm(x, params, prefix, tasks, self.norm, stats))
+        (c,) = self.convs()
+        return F.relu(self.convolved(c, params, x, 1, stats))
 
 
 @final
@@ -290,19 +336,17 @@ class ResidualStage(Layer):
         self,
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
-        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
         for index in range(self.blocks):
-            x = self._forward_block(index, params, x, tasks, stats)
-        return F.max_pool2d(x, 2) if self.kind == "triple" else x
+            x = self._forward_block(index, params, x, stats)
+        return pool(x) if self.kind == "triple" else x
 
     def _forward_block(
         self,
         index: int,
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
-        tasks: int,
         stats: Statistics | None,
     ) -> torch.Tensor:
         main, short = self._block(index)
@@ -310,12 +354,8 @@ class ResidualStage(Layer):
         strided = 1 if self.kind == "bottleneck" else 0  # which of the block's convolutions strides
         y = x
         for i, c in enumerate(main):
-            prefix = f"{self.name}.{c.name}"
-            y = conv(y, params[f"{prefix}.weight"], tasks, stride if i == strided else 1)
-            y = norm(y, params, prefix, tasks, self.norm, stats)
+            y = self.convolved(c, params, y, stride if i == strided else 1, stats)
             y = F.relu(y) if i + 1 < len(main) else y
         if short is not None:
-            prefix = f"{self.name}.{short.name}"
-            x = conv(x, params[f"{prefix}.weight"], tasks, stride)
-            x = norm(x, params, prefix, tasks, self.norm, stats)
+            x = self.convolved(short, params, x, stride, stats)
         return F.relu(x + y)

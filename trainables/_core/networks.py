@@ -68,20 +68,23 @@ class Network:
         self,
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
-        tasks: int,
         stats: Statistics | None = None,
         span: slice = slice(None),
     ) -> torch.Tensor:
-        """The body's layers in ``span``. ``[M, B*C, H, W] -> [M, B*C', H', W']``."""
+        """The body's layers in ``span``. ``[B, M, H, W, C] -> [B, M, H', W', C']``."""
         for layer in self.body[span]:
-            x = layer.forward(params, x, tasks, stats)
+            x = layer.forward(params, x, stats)
         return x
 
-    def features(self, x: torch.Tensor, tasks: int) -> torch.Tensor:
-        """What the head reads. ``[M, B*C, H, W] -> [B, M, F]``."""
-        if self.pooled:
-            x = x.mean((2, 3))
-        return x.reshape(x.shape[0], tasks, -1).transpose(0, 1)
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """What the head reads. ``[B, M, H, W, C] -> [B, M, F]``."""
+        return x.mean((2, 3)) if self.pooled else x.flatten(2)
+
+    def map_gradient(self, g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The way back through ``features``: ``[B, M, F]`` to the map's ``[B, M, H, W, C]``."""
+        if not self.pooled:
+            return g.view(x.shape)
+        return (g / (x.shape[2] * x.shape[3]))[:, :, None, None].expand(x.shape)
 
 
 def _check_size(layer: Layer, into: Shape, remedy: str) -> None:

@@ -18,7 +18,7 @@ LAST_RATE = 0.05  # the cosine ends at this share of the outer rate: our default
 
 
 def query_logits(adapted: Adapted, query: torch.Tensor, *, inductive: bool) -> torch.Tensor:
-    """Predictions ``[B, M, N]`` after the last step, query ``[M, B*C, H, W]``.
+    """Predictions ``[B, M, N]`` after the last step, query ``[B, M, H, W, C]``.
 
     Inductive: normalised with the support set's statistics; otherwise with the query batch's.
     """

@@ -34,7 +34,7 @@ def adapt_one(
     Args:
         network: the layers.
         meta: theta.
-        support: ``[M, C, H, W]``.
+        support: ``[M, H, W, C]``.
         labels: ``[M]``.
         rule: pattern, steps, rate and ways.
         create_graph: keep the graph through the inner gradients.
@@ -42,7 +42,7 @@ def adapt_one(
     Returns:
         Every body tensor and the task's classifier ``head.W [N, F]``, ``head.b [N]``.
     """
-    first = network.features(network.run(meta, support, 1), 1)
+    first = network.features(network.run(meta, support[None]))
     weight, bias = network.head.start(meta, first, labels, rule.ways)
     params = {n: p.clone() for n, p in meta.items()}  # the prototypes depend on theta, not on these
     params |= {"head.W": weight[0], "head.b": bias[0]}
@@ -51,7 +51,7 @@ def adapt_one(
     if not create_graph:
         params = {n: p.detach().requires_grad_() for n, p in params.items()}
     for _ in range(rule.steps):
-        features = network.features(network.run(params, support, 1), 1)
+        features = network.features(network.run(params, support[None]))
         z = head_logits(features, params["head.W"][None], params["head.b"][None])[0]
         names = list(layer_of)
         grads = torch.autograd.grad(

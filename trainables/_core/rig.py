@@ -22,7 +22,7 @@ from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape, r
 from trainables._core.evaluate import Setting
 from trainables._core.outer import query_logits, task_loss
 from trainables._core.student import Student, StudentSpec
-from trainables._core.views import with_views
+from trainables._core.views import view_labels, with_views
 
 if TYPE_CHECKING:
     from trainables._core.adapt import Adapted
@@ -142,7 +142,7 @@ def maml_update(
     episodes = rig.sized(episodes)
     setting = rig.setting
     support = with_views(episodes.support, setting.views)
-    labels = episodes.support_labels.repeat(1 + setting.views)
+    labels = view_labels(episodes.support_labels, setting.views)
     run = adapt(
         rig.network,
         rig.meta,

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from trainables._core import networks
 from trainables._core.adapt import adapt
-from trainables._core.episodes import resized, side_by_side
+from trainables._core.episodes import channels_last, resized
 from trainables._core.evaluate import Setting
 from trainables._core.patterns import check
-from trainables._core.views import with_views
+from trainables._core.views import view_labels, with_views
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,10 +139,11 @@ class Student:
         return cls(spec, params)
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 ``[M, C, size, size]`` -> what the network reads."""
+        """uint8 ``[M, C, size, size]`` -> what the network reads, ``[1, M, H, W, C]``."""
         mean = torch.tensor(self.spec.mean).view(-1, 1, 1)
         std = torch.tensor(self.spec.std).view(-1, 1, 1)
-        return resized((images.float() / 255.0 - mean) / std, self.spec.input_size)
+        one = channels_last((images.float() / 255.0 - mean) / std)[None]
+        return resized(one, self.spec.input_size)
 
     def adapt(self, images: torch.Tensor, labels: torch.Tensor, ways: int) -> Adapted:
         """Adapts to one task.
@@ -155,11 +156,10 @@ class Student:
         Raises:
             ValueError: a linear head meets another number of classes than it was trained for.
         """
-        support = side_by_side(self.normalised(images)[None])
-        views = with_views(support, self.spec.views)
+        views = with_views(self.normalised(images), self.spec.views)
         rule = self.spec.setting(ways).rule(self.spec.pattern)
         return adapt(
-            self.spec.network(), self.params, views, labels.repeat(1 + self.spec.views), rule
+            self.spec.network(), self.params, views, view_labels(labels, self.spec.views), rule
         )
 
     @torch.no_grad()
@@ -169,7 +169,7 @@ class Student:
         Inductive students see each image as if it came alone; transductive ones use the
         statistics of all images given.
         """
-        query = side_by_side(self.normalised(images)[None])
+        query = self.normalised(images)
         last = len(adapted.steps) - 1
         inductive = self.spec.normalisation == "inductive"
         stats = adapted.statistics(last) if inductive else None

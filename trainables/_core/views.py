@@ -17,7 +17,7 @@ MOST = len(WARPS)
 
 
 def with_views(images: torch.Tensor, count: int) -> torch.Tensor:
-    """``[M, B*C, H, W] -> [(1 + count) * M, B*C, H, W]``: the images, then each warp of them.
+    """``[B, M, H, W, C] -> [B, (1 + count) * M, H, W, C]``: the images, then each warp of them.
 
     Raises:
         ValueError: more views are asked for than there are warps.
@@ -29,7 +29,12 @@ def with_views(images: torch.Tensor, count: int) -> torch.Tensor:
         raise ValueError(msg)
     edge = images[:, :, :1, :1]  # outside an image there is its background, not grey
     shifted = images - edge
-    return torch.cat([images, *(_warp(shifted, warp) + edge for warp in WARPS[:count])])
+    return torch.cat([images, *(_warp(shifted, warp) + edge for warp in WARPS[:count])], 1)
+
+
+def view_labels(labels: torch.Tensor, count: int) -> torch.Tensor:
+    """The labels ``[M]`` of ``with_views``'s images."""
+    return labels.repeat(1 + count) if count else labels
 
 
 def _warp(images: torch.Tensor, warp: tuple[float, float, float, float]) -> torch.Tensor:
@@ -37,6 +42,7 @@ def _warp(images: torch.Tensor, warp: tuple[float, float, float, float]) -> torc
     cos, sin = math.cos(math.radians(degrees)) / scale, math.sin(math.radians(degrees)) / scale
     rows = [[cos, -sin, -2 * right], [sin, cos, -2 * down]]
     theta = torch.tensor([rows], dtype=images.dtype, device=images.device)
-    grid = F.affine_grid(theta, [1, 1, *images.shape[2:]], align_corners=False)
-    flat = images.reshape(1, -1, *images.shape[2:])  # one grid for every image and channel
-    return F.grid_sample(flat, grid, align_corners=False).view_as(images)
+    grid = F.affine_grid(theta, [1, 1, *images.shape[2:4]], align_corners=False)
+    first = images.movedim(-1, 2)  # one grid for every image and channel
+    flat = first.reshape(1, -1, *first.shape[3:])
+    return F.grid_sample(flat, grid, align_corners=False).view(first.shape).movedim(2, -1)

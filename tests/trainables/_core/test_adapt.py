@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainables._core import cost
 from trainables._core.adapt import HEAD_B, HEAD_W, Rule, adapt
-from trainables._core.episodes import side_by_side
+from trainables._core.episodes import channels_last
 from trainables._core.networks import conv4, teacher
 from trainables._core.patterns import candidates
 from trainables._core.reference import adapt_one
@@ -45,10 +45,10 @@ def test_engine_equals_the_masked_reference(
     support = tasks_of(tasks, ways * shots, 2, 9, seed).double()
     labels = torch.arange(ways).repeat_interleave(shots)
     rule = Rule(pattern, steps, 0.3, ways)
-    run = adapt(network, meta, side_by_side(support), labels, rule)
+    run = adapt(network, meta, channels_last(support), labels, rule)
     assert len(run.steps) == steps + 1
     for task in range(tasks):
-        expected = adapt_one(network, meta, support[task], labels, rule)
+        expected = adapt_one(network, meta, channels_last(support[task]), labels, rule)
         for name, value in expected.items():
             got = run.params(steps)[name]
             got = got[task] if name in run.steps[steps] else got
@@ -69,13 +69,15 @@ def test_meta_gradient_equals_the_reference(pattern, head):
         return {n: p.requires_grad_() for n, p in start.items()}
 
     ours = leaves()
-    run = adapt(network, ours, side_by_side(support), labels, rule, train=True)
-    run.logits(2, side_by_side(query), run.statistics(2)).square().sum().backward()
+    run = adapt(network, ours, channels_last(support), labels, rule, train=True)
+    run.logits(2, channels_last(query), run.statistics(2)).square().sum().backward()
 
     theirs = leaves()
     total = torch.zeros((), dtype=torch.double)
     for task in range(2):
-        left = adapt_one(network, theirs, support[task], labels, rule, create_graph=True)
+        left = adapt_one(
+            network, theirs, channels_last(support[task]), labels, rule, create_graph=True
+        )
         both = torch.cat([support[task], query[task]])
         z = inductive_logits(network, left, both, 3)
         total = total + z[3:].square().sum()
@@ -88,19 +90,19 @@ def inductive_logits(network, params, images, support):
     """Logits with each norm's statistics taken from the first ``support`` images, by hand."""
     x = images
     for layer in network.body:
-        weight = params[f"{layer.name}.conv.weight"]
+        weight = params[f"{layer.name}.conv.weight"].permute(3, 2, 0, 1)
         x = torch.nn.functional.conv2d(x, weight, stride=2, padding=1)
         mean = x[:support].mean((0, 2, 3), keepdim=True)
         var = x[:support].var((0, 2, 3), unbiased=False, keepdim=True)
         gain = params[f"{layer.name}.conv.gain"].view(1, -1, 1, 1)
         bias = params[f"{layer.name}.conv.bias"].view(1, -1, 1, 1)
         x = torch.relu((x - mean) / (var + 1e-5).sqrt() * gain + bias)
-    return x.flatten(1) @ params[HEAD_W].T + params[HEAD_B]
+    return x.permute(0, 2, 3, 1).flatten(1) @ params[HEAD_W].T + params[HEAD_B]
 
 
 def test_first_order_drops_the_graph_of_the_inner_gradients():
     network = conv4((1, 8, 8), width=2, depth=2, head="linear", ways=2)
-    support, labels = side_by_side(tasks_of(1, 2, 1, 8)), torch.arange(2)
+    support, labels = channels_last(tasks_of(1, 2, 1, 8)), torch.arange(2)
     grads = {}
     for second in (True, False):
         start = network.init(torch.Generator().manual_seed(0))
@@ -130,10 +132,11 @@ def test_operations_done_are_the_operations_counted(pattern, steps, head, norm, 
     """
     network = conv4((1, 16, 16), width=4, head=head, norm=norm, ways=3)
     meta = network.init(torch.Generator().manual_seed(0))
-    support = side_by_side(tasks_of(1, 6, 1, 16))
+    support = channels_last(tasks_of(1, 6, 1, 16))
     labels = torch.arange(3).repeat_interleave(2)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run = adapt(network, meta, support, labels, Rule(pattern, steps, 0.1, 3))
+        run.params(steps)
         if inductive:
             run.statistics(steps)
     counted = cost.adapt_macs(network, pattern, steps=steps, ways=3, images=6, inductive=inductive)
@@ -141,22 +144,29 @@ def test_operations_done_are_the_operations_counted(pattern, steps, head, norm, 
     assert counter.get_total_flops() == 2 * (counted - squares)
 
 
-def test_head_alone_costs_two_products_a_step():
+@pytest.mark.parametrize(("shots", "per_step"), [(1, 3 * 3 * 3), (2, 6 * 4 * 3 * 2)])
+def test_head_alone_moves_logits_not_weights(shots, per_step):
+    """Through the Gram matrix of 3 images, or through 4 features where there are 6 images."""
     network = conv4((1, 16, 16), width=4, head="linear", ways=3)
     meta = network.init(torch.Generator().manual_seed(0))
-    support = side_by_side(tasks_of(1, 3, 1, 16))
-    with FlopCounterMode(display=False) as counter:
-        adapt(network, meta, support, torch.arange(3), Rule("00001", 5, 0.1, 3))
-    prefix = 3 * sum(layer.macs() for layer in network.body)
-    head = 3 * network.head.macs(3)
-    assert counter.get_total_flops() == 2 * (prefix + 5 * 2 * head)
+    support = channels_last(tasks_of(1, 3 * shots, 1, 16))
+    labels = torch.arange(3).repeat_interleave(shots)
+    seen = []
+    for steps in (2, 7):
+        with FlopCounterMode(display=False) as counter:
+            _ = adapt(network, meta, support, labels, Rule("00001", steps, 0.1, 3)).steps[-1]
+        seen.append(counter.get_total_flops() // 2)
+        prefix = 3 * shots * sum(layer.macs() for layer in network.body)
+        head = cost.head_macs(4, steps=steps, ways=3, images=3 * shots)
+        assert seen[-1] == prefix + head
+    assert seen[1] - seen[0] == 5 * per_step
 
 
 def test_no_graph_survives_an_adaptation():
     network = conv4((1, 8, 8), width=2, depth=2, ways=2)
     meta = {n: p.requires_grad_() for n, p in network.init(torch.Generator()).items()}
     run = adapt(
-        network, meta, side_by_side(tasks_of(2, 2, 1, 8)), torch.arange(2), Rule("011", 2, 0.1, 2)
+        network, meta, channels_last(tasks_of(2, 2, 1, 8)), torch.arange(2), Rule("011", 2, 0.1, 2)
     )
     assert not run.prefix.requires_grad
     assert not any(p.requires_grad for step in run.steps[1:] for p in step.values())
@@ -168,13 +178,11 @@ def test_resnets_adapt_by_stage(kind):
     network = teacher(kind, (3, 28, 28), width=4, ways=3)
     meta = network.init(torch.Generator().manual_seed(0))
     pattern = "0" * (len(network.layers) - 2) + "11"
-    support = side_by_side(tasks_of(2, 3, 3, 28))
+    support = channels_last(tasks_of(2, 3, 3, 28))
     run = adapt(network, meta, support, torch.arange(3), Rule(pattern, 2, 0.01, 3))
     moved = {n for n in run.steps[2] if n not in (HEAD_W, HEAD_B)}
     assert moved == set(network.names(network.layers[-2]))
-    one = adapt_one(
-        network, meta, tasks_of(2, 3, 3, 28)[1], torch.arange(3), Rule(pattern, 2, 0.01, 3)
-    )
+    one = adapt_one(network, meta, support[1], torch.arange(3), Rule(pattern, 2, 0.01, 3))
     for name in moved:
         torch.testing.assert_close(run.steps[2][name][1], one[name].detach(), rtol=1e-3, atol=1e-5)
 
@@ -185,20 +193,20 @@ def test_inductive_predictions_do_not_depend_on_the_other_query_images():
     run = adapt(
         network,
         meta,
-        side_by_side(tasks_of(1, 3, 1, 16)),
+        channels_last(tasks_of(1, 3, 1, 16)),
         torch.arange(3),
         Rule("00111", 3, 0.1, 3),
     )
     query = tasks_of(1, 6, 1, 16, seed=4)
-    together = run.logits(3, side_by_side(query), run.statistics(3))[0]
+    together = run.logits(3, channels_last(query), run.statistics(3))[0]
     alone = torch.stack(
         [
-            run.logits(3, side_by_side(query[:, i : i + 1]), run.statistics(3))[0, 0]
+            run.logits(3, channels_last(query[:, i : i + 1]), run.statistics(3))[0, 0]
             for i in range(6)
         ]
     )
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
-    batch = run.logits(3, side_by_side(query), None)[0]
+    batch = run.logits(3, channels_last(query), None)[0]
     assert not torch.allclose(together, batch, atol=1e-3)
 
 
@@ -208,13 +216,13 @@ def test_query_maps_at_the_prefix_give_the_same_predictions():
     run = adapt(
         network,
         meta,
-        side_by_side(tasks_of(2, 3, 1, 16)),
+        channels_last(tasks_of(2, 3, 1, 16)),
         torch.arange(3),
         Rule("00011", 2, 0.1, 3),
     )
-    query = side_by_side(tasks_of(2, 5, 1, 16, seed=4))
+    query = channels_last(tasks_of(2, 5, 1, 16, seed=4))
     stats = run.statistics(2)
-    lifted = network.run(meta, query, 2, stats.replayed(), slice(3))
+    lifted = network.run(meta, query, stats.replayed(), slice(3))
     torch.testing.assert_close(
         run.logits(2, lifted, stats, from_prefix=True), run.logits(2, query, stats)
     )
@@ -224,12 +232,12 @@ def test_query_maps_at_the_prefix_give_the_same_predictions():
 def test_a_pattern_that_does_not_fit_is_named(pattern):
     network = conv4((1, 16, 16), width=2, ways=2)
     with pytest.raises(ValueError, match="one for each of conv1, conv2, conv3, conv4, head"):
-        adapt(network, {}, torch.zeros(2, 1, 16, 16), torch.arange(2), Rule(pattern, 1, 0.1, 2))
+        adapt(network, {}, torch.zeros(1, 2, 16, 16, 1), torch.arange(2), Rule(pattern, 1, 0.1, 2))
 
 
 def test_a_linear_head_refuses_another_number_of_classes():
     network = conv4((1, 16, 16), width=2, head="linear", ways=5)
     meta = network.init(torch.Generator())
-    support = side_by_side(tasks_of(1, 3, 1, 16))
+    support = channels_last(tasks_of(1, 3, 1, 16))
     with pytest.raises(ValueError, match="trained for 5 classes, and the task has 3"):
         adapt(network, meta, support, torch.arange(3), Rule("00001", 1, 0.1, 3))

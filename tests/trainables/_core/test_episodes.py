@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables._core.episodes import Sampler, TaskShape, resized, side_by_side
+from trainables._core.episodes import Sampler, TaskShape, channels_last, resized
 
 
 def data_of(counts, groups=None, channels=1, size=4):
@@ -73,12 +73,12 @@ def test_layout_and_labels():
     generator = torch.Generator().manual_seed(0)
     index = sampler.indices(torch.Generator().manual_seed(0), 4)
     episodes = sampler.draw(generator, 4)
-    assert episodes.support.shape == (6, 4 * 3, 4, 4)
-    assert episodes.query.shape == (3, 4 * 3, 4, 4)
+    assert episodes.support.shape == (4, 6, 4, 4, 3)
+    assert episodes.query.shape == (4, 3, 4, 4, 3)
     assert episodes.support_labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert episodes.query_labels.tolist() == [0, 1, 2]
-    got = numbers(episodes.support)[:, ::3]  # [M, B]: one channel of each task
-    assert torch.equal(got.T, index[:, :, :2].reshape(4, 6))
+    got = numbers(episodes.support.movedim(-1, 2))[:, :, 0]  # [B, M]: one channel
+    assert torch.equal(got, index[:, :, :2].reshape(4, 6))
 
 
 def test_a_seed_decides_everything_and_chunks_nothing():
@@ -86,7 +86,7 @@ def test_a_seed_decides_everything_and_chunks_nothing():
     whole = next(iter(sampler.fixed(5, 10, 10)))
     parts = list(sampler.fixed(5, 10, 3))
     assert [p.tasks for p in parts] == [3, 3, 3, 1]
-    assert torch.equal(torch.cat([p.query for p in parts], 1), whole.query)
+    assert torch.equal(torch.cat([p.query for p in parts]), whole.query)
     other = next(iter(sampler.fixed(6, 10, 10)))
     assert not torch.equal(other.query, whole.query)
 
@@ -99,14 +99,18 @@ def test_images_are_standardised():
     assert image.flatten()[0].item() == pytest.approx((5 / 255 - 0.5) / 0.25)
 
 
-def test_side_by_side_keeps_a_tasks_channels_together():
+def test_channels_go_last():
     x = torch.arange(2 * 3 * 2).reshape(2, 3, 2, 1, 1)
-    assert side_by_side(x).flatten(1).tolist() == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]
+    last = channels_last(x)
+    assert last.shape == (2, 3, 1, 1, 2)
+    assert last.is_contiguous()
+    assert last[1, 2].flatten().tolist() == x[1, 2].flatten().tolist()
 
 
 def test_resizing_is_antialiased_and_leaves_the_right_size_alone():
-    x = torch.zeros(1, 1, 8, 8)
-    x[..., ::2] = 1.0
+    x = torch.zeros(1, 1, 8, 8, 1)
+    x[:, :, :, ::2] = 1.0
     assert resized(x, 8) is x
+    assert resized(x.expand(2, 3, 8, 8, 2), 4).shape == (2, 3, 4, 4, 2)
     torch.testing.assert_close(resized(x, 4).mean(), torch.tensor(0.5), atol=0.02, rtol=0)
     assert float(resized(x, 4).std()) < 0.2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainables._core.episodes import side_by_side
+from trainables._core.episodes import channels_last
 from trainables._core.layers import Statistics
 from trainables._core.networks import TEACHERS, conv4, teacher
 
@@ -13,7 +13,7 @@ def as_module(block, into, out, kernel, stride, params, prefix):
     module = nn.Sequential(
         nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out)
     )
-    module[0].weight.data = params[f"{prefix}.weight"]
+    module[0].weight.data = params[f"{prefix}.weight"].permute(3, 2, 0, 1)
     module[1].weight.data = params[f"{prefix}.gain"]
     module[1].bias.data = params[f"{prefix}.bias"]
     return module
@@ -37,7 +37,8 @@ def test_conv4_is_the_papers(down):
             y
         ).relu()
         y = nn.functional.max_pool2d(y, 2) if down == "pool" else y
-    torch.testing.assert_close(network.run(params, x, 1), y, rtol=1e-4, atol=1e-5)
+    found = network.run(params, channels_last(x)[None])[0]
+    torch.testing.assert_close(found, channels_last(y), rtol=1e-4, atol=1e-5)
     assert y.flatten(1).shape[1] == network.head.features
 
 
@@ -54,38 +55,42 @@ def test_resnet18_stage_is_two_basic_blocks():
     y = (y + bn("block0.short", 4, 8, 1, 2)(x)).relu()
     z = bn("block1.conv2", 8, 8, 3, 1)(bn("block1.conv1", 8, 8, 3, 1)(y).relu())
     torch.testing.assert_close(
-        stage.forward(params, x, 1, None), (y + z).relu(), rtol=1e-4, atol=1e-5
+        stage.forward(params, channels_last(x)[None], None)[0],
+        channels_last((y + z).relu()),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
 @pytest.mark.parametrize("kind", TEACHERS)
 @pytest.mark.parametrize("norm", ["batch", "group"])
-def test_tasks_side_by_side_are_tasks_one_by_one(kind, norm):
+def test_tasks_channels_last_are_tasks_one_by_one(kind, norm):
     network = teacher(kind, (1, 28, 28), width=4, norm=norm)
     generator = torch.Generator().manual_seed(2)
     shared = {n: p.double() for n, p in random_params(network).items()}
     own = {n: torch.stack([p, p * 1.1]) for n, p in shared.items()}
     x = torch.randn(2, 4, 1, 28, 28, generator=generator, dtype=torch.double)
-    together = network.features(network.run(shared, side_by_side(x), 2), 2)
-    grouped = network.features(network.run(own, side_by_side(x), 2), 2)
+    x = channels_last(x)
+    together = network.features(network.run(shared, x))
+    grouped = network.features(network.run(own, x))
     for task in range(2):
-        alone = network.features(network.run(shared, x[task], 1), 1)[0]
+        alone = network.features(network.run(shared, x[task : task + 1]))[0]
         torch.testing.assert_close(together[task], alone)
         single = {n: p[task] for n, p in own.items()}
         torch.testing.assert_close(
-            grouped[task], network.features(network.run(single, x[task], 1), 1)[0]
+            grouped[task], network.features(network.run(single, x[task : task + 1]))[0]
         )
 
 
 def test_replayed_statistics_are_the_recorded_pass():
     network = teacher("resnet12", (1, 28, 28), width=4)
     params = random_params(network)
-    x = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, 5, 28, 28, 1, generator=torch.Generator().manual_seed(1))
     stats = Statistics()
-    recorded = network.run(params, x, 1, stats)
-    torch.testing.assert_close(recorded, network.run(params, x, 1), rtol=1e-3, atol=1e-4)
-    replayed = network.run(params, x[:1], 1, stats.replayed())
-    torch.testing.assert_close(replayed, recorded[:1], rtol=1e-3, atol=1e-4)
+    recorded = network.run(params, x, stats)
+    torch.testing.assert_close(recorded, network.run(params, x), rtol=1e-3, atol=1e-4)
+    replayed = network.run(params, x[:, :1], stats.replayed())
+    torch.testing.assert_close(replayed, recorded[:, :1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [28, 32, 84])
@@ -93,9 +98,10 @@ def test_replayed_statistics_are_the_recorded_pass():
 def test_teachers_read_every_usual_size(kind, size):
     network = teacher(kind, (3, size, size), width=4)
     params = network.init(torch.Generator())
-    out = network.run(params, torch.zeros(2, 3, size, size), 1)
-    assert tuple(out.shape[1:]) == network.body[-1].out
-    assert network.features(out, 1).shape[-1] == network.head.features
+    out = network.run(params, torch.zeros(1, 2, size, size, 3))
+    channels, height, width = network.body[-1].out
+    assert tuple(out.shape[2:]) == (height, width, channels)
+    assert network.features(out).shape[-1] == network.head.features
 
 
 def test_images_too_small_are_named():

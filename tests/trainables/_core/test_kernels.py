@@ -1,0 +1,125 @@
+"""The operations under a layer against torch's own, and their derivatives against differences."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from trainables._core import kernels
+from trainables._core.adapt import Rule, adapt, cross_entropy
+from trainables._core.kernels import (
+    Window,
+    gather,
+    normalise,
+    normed,
+    normed_back,
+    patches,
+    scatter,
+)
+from trainables._core.layers import conv, wide
+from trainables._core.networks import conv4
+
+
+def drawn(*shape, seed=0, grad=True):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.double).requires_grad_(grad)
+
+
+WINDOWS = [Window(5, 5, 3, 1), Window(5, 4, 3, 2), Window(6, 6, 3, 2), Window(3, 3, 1, 2)]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_patches_are_torchs_unfold(window):
+    x = drawn(2, 3, window.height, window.width, 2, grad=False)
+    flat = x.flatten(0, 1).permute(0, 3, 1, 2)
+    k = window.kernel
+    theirs = functional.unfold(flat, k, padding=k // 2, stride=window.stride)  # [B*M, C*k*k, L]
+    theirs = theirs.view(2, 3, 2, k * k, -1).permute(0, 1, 4, 3, 2).reshape(2, -1, k * k * 2)
+    assert torch.equal(gather(x, window), theirs)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_scatter_is_the_adjoint_of_gather(window):
+    x = drawn(2, 3, window.height, window.width, 2, grad=False)
+    g = torch.randn_like(gather(x, window))
+    back = scatter(g, window, 3)
+    torch.testing.assert_close((back * x).sum(), (gather(x, window) * g).sum())
+
+
+def test_images_taken_in_turns_are_images_taken_at_once(monkeypatch):
+    window = Window(6, 6, 3, 2)
+    x = drawn(2, 7, 6, 6, 3, grad=False)
+    g = drawn(2, 7 * 9, 27, seed=1, grad=False)
+    at_once = gather(x, window), scatter(g, window, 7)
+    monkeypatch.setattr(kernels, "MOST_INDICES", 4 * window.looks)
+    assert window.turn == 4
+    assert torch.equal(gather(x, window), at_once[0])
+    assert torch.equal(scatter(g, window, 7), at_once[1])
+
+
+def test_patches_are_twice_differentiable():
+    window = Window(4, 4, 3, 2)
+    squared = lambda x: patches(x, window).square()  # noqa: E731
+    x = drawn(2, 1, 4, 4, 2)
+    assert torch.autograd.gradcheck(squared, (x,))
+    assert torch.autograd.gradgradcheck(squared, (x,))
+
+
+def test_normalise_is_twice_differentiable_in_all_it_returns():
+    y = drawn(2, 6, 3)
+    assert torch.autograd.gradcheck(normalise, (y,))
+    assert torch.autograd.gradgradcheck(normalise, (y,))
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_normed_and_its_way_back_are_torchs_batch_norm(tasks):
+    y, g = drawn(tasks, 7, 4), drawn(tasks, 7, 4, seed=1, grad=False)
+    gain, bias = drawn(tasks, 1, 4, seed=2), drawn(tasks, 1, 4, seed=3)
+    theirs = torch.stack(
+        [
+            functional.batch_norm(y[i], None, None, gain[i, 0], bias[i, 0], training=True)
+            for i in range(tasks)
+        ]
+    )
+    expected = torch.autograd.grad(theirs, (y, gain, bias), g)
+    with torch.no_grad():
+        ours, kept = normed(y, gain, bias)
+        found = normed_back(g, kept, gain)
+    torch.testing.assert_close(ours, theirs.detach())
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1][:, 0])
+    torch.testing.assert_close(found[2], expected[2][:, 0])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_wide_convolution_is_the_same_convolution(shared, stride):
+    x = drawn(2, 20, 14, 14, 24)
+    weight = drawn(*(() if shared else (2,)), 3, 3, 24, 4, seed=1)
+    window = Window(14, 14, 3, stride)
+    assert wide(window, 20, 24) is (stride == 1)
+    one_by_one = torch.cat([conv(x[:, i : i + 1], weight, stride) for i in range(20)], 1)
+    torch.testing.assert_close(conv(x, weight, stride), one_by_one)
+
+
+@pytest.mark.parametrize("pattern", ["0011", "1111", "1010", "0001"])
+@pytest.mark.parametrize("kind", ["features", "logits"])
+def test_any_inner_loss_takes_the_same_steps_with_and_without_a_graph(pattern, kind):
+    network = conv4((1, 12, 12), width=4, depth=3, ways=3)
+    start = network.init(torch.Generator().manual_seed(1))
+    meta = {n: p.double().requires_grad_() for n, p in start.items()}
+    labels = torch.arange(3).repeat(2)
+    plain = cross_entropy(labels)
+
+    def loss(z, features):
+        if kind == "features":
+            return features.square().sum() * 0.01
+        return plain(z, features) + 0.1 * z.square().sum()
+
+    runs = [
+        adapt(network, meta, drawn(2, 6, 12, 12, 1), labels, Rule(pattern, 3, 0.1, 3),
+              train=train, second_order=second, loss=loss)
+        for train, second in ((True, True), (True, False), (False, False))
+    ]  # fmt: skip
+    for name, value in runs[0].steps[3].items():
+        for other in runs[1:]:
+            torch.testing.assert_close(other.steps[3][name], value)

@@ -1,0 +1,234 @@
+"""The operations under a layer, as few as can be: gather, multiply, scatter, normalise.
+
+A convolution is a gather of patches and one matrix product per task: on the few small images of
+a task that beats a convolution routine, whose set-up costs more than its arithmetic. Gather and
+its adjoint, the scatter, are one call each over index lists made once per shape.
+
+    patches: [B, M, H, W, C] -> [B, M*h*w, k*k*C]          y = patches W,   W [B, k*k*C, O]
+
+Every function here is twice differentiable and holds for weights that all tasks share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from typing_extensions import override
+
+EPS = 1e-5
+MOST_INDICES = 2**18  # of one index list; more images are taken in turns: our default, measured
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a k x k kernel looks: same padding, ``images`` maps of ``height`` x ``width``."""
+
+    height: int
+    width: int
+    kernel: int
+    stride: int
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """Height and width of what it sees."""
+        pad = 2 * (self.kernel // 2) - self.kernel
+        return (self.height + pad) // self.stride + 1, (self.width + pad) // self.stride + 1
+
+    @property
+    def looks(self) -> int:
+        """Positions times taps of one image."""
+        return self.out[0] * self.out[1] * self.kernel**2
+
+    @property
+    def turn(self) -> int:
+        """Images taken at once."""
+        return max(1, MOST_INDICES // self.looks)
+
+
+Lists = tuple[torch.Tensor, torch.Tensor]  # rows to add up, and where each sum starts
+
+
+@lru_cache(maxsize=64)
+def _lists(window: Window, images: int, device: torch.device) -> tuple[Lists, Lists]:
+    """Index lists of the gather and of the scatter; padding is an empty sum."""
+    pixels = torch.arange(1, images * window.height * window.width + 1)
+    pad = window.kernel // 2
+    padded = F.pad(pixels.view(images, window.height, window.width), (pad, pad, pad, pad))
+    k, s = window.kernel, window.stride
+    taken = padded.unfold(1, k, s).unfold(2, k, s).reshape(-1) - 1
+    inside = taken >= 0
+    rows = taken[inside]
+    gather = rows, inside.cumsum(0) - inside.long()
+    counts = torch.bincount(rows, minlength=len(pixels))
+    scatter = inside.nonzero()[:, 0][torch.argsort(rows, stable=True)], counts.cumsum(0) - counts
+    return _on(device, gather), _on(device, scatter)
+
+
+def _on(device: torch.device, lists: Lists) -> Lists:
+    return lists[0].int().to(device), lists[1].int().to(device)
+
+
+def _sums(rows: torch.Tensor, lists: Lists) -> torch.Tensor:
+    return torch.embedding_bag(rows, *lists, False, 0, False, None)[0]  # noqa: FBT003  torch's
+
+
+def _in_turns(rows: torch.Tensor, window: Window, images: int, which: int) -> torch.Tensor:
+    """The sums of all images' rows ``[images * n, C]``, few enough images at a time."""
+    if images <= window.turn:
+        return _sums(rows, _lists(window, images, rows.device)[which])
+    parts = rows.view(images, -1, rows.shape[-1]).split(window.turn)
+    return torch.cat(
+        [_sums(p.flatten(0, 1), _lists(window, len(p), rows.device)[which]) for p in parts]
+    )
+
+
+def gather(x: torch.Tensor, window: Window) -> torch.Tensor:
+    """``[B, M, H, W, C] -> [B, M*h*w, k*k*C]``, no graph."""
+    tasks, images, channels = x.shape[0], x.shape[1], x.shape[-1]
+    rows = _in_turns(x.reshape(-1, channels), window, tasks * images, 0)
+    return rows.view(tasks, -1, window.kernel**2 * channels)
+
+
+def scatter(g: torch.Tensor, window: Window, images: int) -> torch.Tensor:
+    """The adjoint of ``gather``, no graph."""
+    tasks, channels = g.shape[0], g.shape[-1] // window.kernel**2
+    rows = _in_turns(g.reshape(-1, channels), window, tasks * images, 1)
+    return rows.view(tasks, images, window.height, window.width, channels)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    @override
+    def forward(ctx: Any, x: torch.Tensor, window: Window) -> torch.Tensor:
+        ctx.window, ctx.images = window, x.shape[1]
+        return gather(x, window)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _Scatter.apply(g, ctx.window, ctx.images), None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    @override
+    def forward(ctx: Any, g: torch.Tensor, window: Window, images: int) -> torch.Tensor:
+        ctx.window = window
+        return scatter(g, window, images)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, h: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _Gather.apply(h, ctx.window), None, None
+
+
+def patches(x: torch.Tensor, window: Window) -> torch.Tensor:
+    """``[B, M, H, W, C] -> [B, M*h*w, k*k*C]``, a kernel's view of every position."""
+    return _Gather.apply(x, window) if x.requires_grad else gather(x, window)
+
+
+class _Normalise(torch.autograd.Function):
+    """y -> (y - mean) rstd over the rows of a task; mean and rstd are outputs too.
+
+    The graph hangs on the outputs alone, so y itself is not kept.
+    """
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        mean = y.mean(1, keepdim=True)
+        x = y - mean
+        rstd = torch.rsqrt((x * x).mean(1, keepdim=True) + EPS)
+        x.mul_(rstd)
+        ctx.save_for_backward(x, rstd)
+        ctx.set_materialize_grads(False)
+        return x, mean, rstd
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> torch.Tensor | None:
+        x, rstd = ctx.saved_tensors
+        g, g_mean, g_rstd = grads
+        total = None if g is None else _NormaliseBack.apply(g, x, rstd)
+        if g_rstd is not None:  # d rstd / dy = -rstd^2 x / R
+            told = x * (g_rstd * rstd.square() / -x.shape[1])
+            total = told if total is None else total + told
+        if g_mean is not None:
+            told = (g_mean / x.shape[1]).expand_as(x)
+            total = told if total is None else total + told
+        return total
+
+
+class _NormaliseBack(torch.autograd.Function):
+    """g -> rstd P g with P g = g - mean(g) - x mean(g x), a projection; and its own gradient."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, g: torch.Tensor, x: torch.Tensor, rstd: torch.Tensor) -> torch.Tensor:
+        along = (g * x).mean(1, keepdim=True)
+        projected = torch.addcmul(g - g.mean(1, keepdim=True), x, along, value=-1)
+        ctx.save_for_backward(g, x, rstd, along)
+        return projected.mul_(rstd)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, h: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        g, x, rstd, along = ctx.saved_tensors
+        h_along = (h * x).mean(1, keepdim=True)
+        projected = torch.addcmul(h - h.mean(1, keepdim=True), x, h_along, value=-1)
+        g_rstd = (projected * g).sum(1, keepdim=True)
+        g_x = torch.addcmul(h * along, g, h_along).mul_(-rstd)
+        return projected.mul_(rstd), g_x, g_rstd
+
+
+def normalise(y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Every task's rows to mean 0 and variance 1 (biased), channel by channel.
+
+    Args:
+        y: ``[B, R, C]``.
+
+    Returns:
+        The normalised rows, and the mean and 1/std ``[B, 1, C]`` they were measured with.
+    """
+    x, mean, rstd = _Normalise.apply(y)
+    return x, mean, rstd
+
+
+Kept = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # rows, mean and 1/std of a norm
+
+
+def normed(y: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, Kept]:
+    """Batch norm without a graph, per task, and what the way back needs.
+
+    Args:
+        y: ``[B, R, C]``.
+        gain: ``[B or 1, 1, C]``.
+        bias: the same.
+    """
+    if len(y) == len(gain) == 1:  # torch's own norm is one call, and knows one task
+        args = (gain.view(-1), bias.view(-1), None, None, True, 0.0, EPS)
+        out, mean, rstd = torch.native_batch_norm(y[0], *args)
+        return out[None], (y, mean.view(1, 1, -1), rstd.view(1, 1, -1))
+    mean = y.mean(1, keepdim=True)
+    x = y - mean
+    rstd = torch.rsqrt((x * x).mean(1, keepdim=True) + EPS)
+    return torch.addcmul(bias, x.mul_(rstd), gain), (x, mean, rstd)
+
+
+def normed_back(
+    g: torch.Tensor, kept: Kept, gain: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of the rows ``[B, R, C]`` and, per task, of gain and bias ``[B, C]``."""
+    x, mean, rstd = kept
+    if len(g) == len(gain) == 1:
+        args = (gain.view(-1), None, None, mean.view(-1), rstd.view(-1), True, EPS, [True] * 3)
+        found = torch.ops.aten.native_batch_norm_backward(g[0], x[0], *args)
+        return found[0][None], found[1][None], found[2][None]
+    rows = x.shape[1]
+    g_bias, g_gain = g.sum(1, keepdim=True), (g * x).sum(1, keepdim=True)
+    centred = torch.addcmul(g - g_bias / rows, x, g_gain, value=-1 / rows)
+    return centred.mul_(rstd * gain), g_gain[:, 0], g_bias[:, 0]
