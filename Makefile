@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: sweep test slow check clean
+.PHONY: sweep test slow check bench bench-check clean
 
 sweep: $(READY)  ## the quickstart: embedded data, a few minutes on two cores
 	$(BIN)/fewtune sweep
@@ -21,11 +21,17 @@ check: $(READY)  ## format, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(READY)  ## every benchmark against its floor: hours; NAMES="roofline" takes some of them
+	$(BIN)/python -m benchmarks $(NAMES)
+
+bench-check: $(READY)  ## the stored results against their floors
+	$(BIN)/python -m benchmarks --check $(NAMES)
+
 # torch comes first and by its exact pin, so that no other package's range chooses another build
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev,bench]"
 	touch $(READY)
 
 clean:
