@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
@@ -71,6 +71,14 @@ class Adapted:
     def start(self) -> int:
         """l0, the lowest updated layer."""
         return first_updated(self.pattern)
+
+    def settled(self) -> Adapted:
+        """The last step alone, without a graph."""
+        stats = [(mean.detach(), rstd.detach()) for mean, rstd in self.prefix_stats.values]
+        last = {n: p.detach() for n, p in self.steps[-1].items()}
+        return replace(
+            self, steps=[last], prefix=self.prefix.detach(), prefix_stats=Statistics(values=stats)
+        )
 
     def params(self, step: int) -> dict[str, torch.Tensor]:
         """Every tensor a forward pass needs after ``step`` steps."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 import torch
 import torch.nn.functional as F
 
-from trainables._core.kernels import Kept, gather, normed, normed_back, scatter
-from trainables._core.layers import ConvBlock, Params, product, wide
+from trainables._core.kernels import Kept, gather, normed, normed_back, product, scatter
+from trainables._core.layers import ConvBlock, Params, matrix, wide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,7 +110,7 @@ class _WrittenOut:
         self.out = x
 
     def _block(self, block: ConvBlock, rows: torch.Tensor) -> torch.Tensor:
-        y = product(rows, self._params[f"{block.name}.conv.weight"])
+        y = product(rows, matrix(self._params[f"{block.name}.conv.weight"]))
         z, kept = normed(y, *self._affine(block))
         z = z.relu_()
         x = z.view(len(z), self._images, *block.window.out, block.width)
@@ -140,8 +140,7 @@ class _WrittenOut:
                 found[f"{name}.conv.weight"] = own.view(len(g), *weight.shape[-4:])
                 found[f"{name}.conv.gain"], found[f"{name}.conv.bias"] = gain, bias
             if index:
-                matrix = weight.reshape(*weight.shape[:-4], -1, block.width)
-                g = scatter(torch.matmul(g, matrix.mT), block.window, self._images)
+                g = scatter(product(g, matrix(weight).mT), block.window, self._images)
         return found
 
 

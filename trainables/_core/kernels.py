@@ -131,6 +131,54 @@ def patches(x: torch.Tensor, window: Window) -> torch.Tensor:
     return _Gather.apply(x, window) if x.requires_grad else gather(x, window)
 
 
+class _Product(torch.autograd.Function):
+    """rows W, task by task; its gradients come out row by row too, where torch's are transposed."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(rows, weight)
+        return torch.bmm(rows, weight)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        rows, weight = ctx.saved_tensors
+        need_rows, need_weight = ctx.needs_input_grad
+        return (
+            _Product.apply(g, weight.mT) if need_rows else None,
+            _Pairing.apply(rows, g) if need_weight else None,
+        )
+
+
+class _Pairing(torch.autograd.Function):
+    """rows^T g, a weight's gradient."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, rows: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(rows, g)
+        return torch.bmm(rows.mT, g)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, h: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        rows, g = ctx.saved_tensors
+        need_rows, need_g = ctx.needs_input_grad
+        return (
+            _Product.apply(g, h.mT) if need_rows else None,
+            _Product.apply(rows, h) if need_g else None,
+        )
+
+
+def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``[B, R, K] x [B, K, O] -> [B, R, O]``, or ``[K, O]`` for weights that all tasks share."""
+    if weight.dim() == 2:
+        return (rows.reshape(-1, rows.shape[-1]) @ weight).view(*rows.shape[:2], -1)
+    y: torch.Tensor = _Product.apply(rows, weight)
+    return y
+
+
 class _Normalise(torch.autograd.Function):
     """y -> (y - mean) rstd over the rows of a task; mean and rstd are outputs too.
 

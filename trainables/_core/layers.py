@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from typing_extensions import override
 
-from trainables._core.kernels import EPS, Window, normalise, normed, patches
+from trainables._core.kernels import EPS, Window, normalise, normed, patches, product
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,21 +51,18 @@ def conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
     window = Window(x.shape[2], x.shape[3], weight.shape[-3], stride)
     if wide(window, x.shape[1], x.shape[-1]):
         return _wide_conv(x, weight, stride)
-    return product(patches(x, window), weight)
+    return product(patches(x, window), matrix(weight))
+
+
+def matrix(weight: torch.Tensor) -> torch.Tensor:
+    """A kernel as what patches are multiplied with: ``[..., k, k, C, O] -> [..., k*k*C, O]``."""
+    return weight.flatten(-4, -2)
 
 
 def wide(window: Window, images: int, channels: int) -> bool:
     """Whether a task's patches are so many that torch's own convolution is the faster one."""
     rows = images * window.out[0] * window.out[1]
     return rows > MANY_ROWS and rows * window.kernel**2 * channels > MANY_PATCHES
-
-
-def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``[B, R, K] x [..., K, O] -> [B, R, O]``, the weights shared or one for each task."""
-    if weight.dim() == 5:
-        return torch.bmm(rows, weight.reshape(len(weight), -1, weight.shape[-1]))
-    flat = rows.reshape(-1, rows.shape[-1]) @ weight.reshape(-1, weight.shape[-1])
-    return flat.view(*rows.shape[:2], -1)
 
 
 def _wide_conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
@@ -93,8 +90,22 @@ def norm(
     kind: str,
     images: int,
     stats: Statistics | None,
+    *,
+    relu: bool,
 ) -> torch.Tensor:
-    """Batch or group normalisation of the rows ``[B, M*h*w, C]``, per task."""
+    """Batch or group normalisation of the rows ``[B, M*h*w, C]``, per task, and a ReLU in place."""
+    out = _norm(y, params, prefix, kind, images, stats)
+    return out.relu_() if relu else out
+
+
+def _norm(
+    y: torch.Tensor,
+    params: Mapping[str, torch.Tensor],
+    prefix: str,
+    kind: str,
+    images: int,
+    stats: Statistics | None,
+) -> torch.Tensor:
     gain, bias = params[f"{prefix}.gain"], params[f"{prefix}.bias"]
     gain, bias = gain.view(-1, 1, gain.shape[-1]), bias.view(-1, 1, bias.shape[-1])
     if kind == "group":
@@ -179,11 +190,13 @@ class Layer(ABC):
         x: torch.Tensor,
         stride: int,
         stats: Statistics | None,
+        *,
+        relu: bool,
     ) -> torch.Tensor:
         """A convolution of its and the norm behind it. ``[B, M, H, W, C] -> [B, M, h, w, O]``."""
         prefix = f"{self.name}.{c.name}"
         y = conv(x, params[f"{prefix}.weight"], stride)
-        y = norm(y, params, prefix, self.norm, x.shape[1], stats)
+        y = norm(y, params, prefix, self.norm, x.shape[1], stats, relu=relu)
         return y.view(*x.shape[:2], c.height, c.width, c.out)
 
     @final
@@ -249,7 +262,7 @@ class ConvBlock(Layer):
         stats: Statistics | None,
     ) -> torch.Tensor:
         (c,) = self.convs()
-        x = F.relu(self.convolved(c, params, x, 2 if self.down == "stride" else 1, stats))
+        x = self.convolved(c, params, x, 2 if self.down == "stride" else 1, stats, relu=True)
         return pool(x) if self.down == "pool" else x
 
 
@@ -275,7 +288,7 @@ class Stem(Layer):
         stats: Statistics | None,
     ) -> torch.Tensor:
         (c,) = self.convs()
-        return F.relu(self.convolved(c, params, x, 1, stats))
+        return self.convolved(c, params, x, 1, stats, relu=True)
 
 
 @final
@@ -354,8 +367,8 @@ class ResidualStage(Layer):
         strided = 1 if self.kind == "bottleneck" else 0  # which of the block's convolutions strides
         y = x
         for i, c in enumerate(main):
-            y = self.convolved(c, params, y, stride if i == strided else 1, stats)
-            y = F.relu(y) if i + 1 < len(main) else y
+            last = i + 1 == len(main)
+            y = self.convolved(c, params, y, stride if i == strided else 1, stats, relu=not last)
         if short is not None:
-            x = self.convolved(short, params, x, stride, stats)
+            x = self.convolved(short, params, x, stride, stats, relu=False)
         return F.relu(x + y)

@@ -13,6 +13,7 @@ from trainables._core.kernels import (
     normed,
     normed_back,
     patches,
+    product,
     scatter,
 )
 from trainables._core.layers import conv, wide
@@ -62,6 +63,14 @@ def test_patches_are_twice_differentiable():
     x = drawn(2, 1, 4, 4, 2)
     assert torch.autograd.gradcheck(squared, (x,))
     assert torch.autograd.gradgradcheck(squared, (x,))
+
+
+def test_a_product_per_task_is_twice_differentiable():
+    rows, weight = drawn(2, 5, 3), drawn(2, 3, 4, seed=1)
+    cubed = lambda a, b: product(a, b) ** 3  # noqa: E731
+    assert torch.autograd.gradcheck(cubed, (rows, weight))
+    assert torch.autograd.gradgradcheck(cubed, (rows, weight))
+    torch.testing.assert_close(product(rows, weight[0])[0], product(rows, weight)[0])
 
 
 def test_normalise_is_twice_differentiable_in_all_it_returns():
