@@ -1,6 +1,7 @@
 """What sets each method apart: first order, ANIL, BOIL, the teacher, the given checkpoint."""
 
 import math
+from itertools import groupby
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_the_teacher_is_fully_adapted_before_the_student_starts(data, monkeypatc
     one = make("meta_distillation", data, **{"teacher.width": 6, "teacher.pretrain": 0.0})
     one.step()
     teacher, student = (6, 3, False), (4, TINY["inner_steps"], True)
-    assert seen == [teacher, student]
+    assert [call for call, _ in groupby(seen)] == [teacher, student]  # chunk by chunk
 
 
 def test_the_students_gradient_never_reaches_the_teacher(data):  # noqa: F811
