@@ -46,12 +46,19 @@ class Statistics:
         return Statistics(replay=True, values=self.values, position=position)
 
 
-def conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
-    """Convolution without bias, odd kernel, same padding. ``[B, M, H, W, C] -> [B, M*h*w, O]``."""
-    window = Window(x.shape[2], x.shape[3], weight.shape[-3], stride)
-    if wide(window, x.shape[1], x.shape[-1]):
-        return _wide_conv(x, weight, stride)
-    return product(patches(x, window), matrix(weight))
+def conv(
+    x: torch.Tensor, weight: torch.Tensor, stride: int, rows: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Convolution without bias, odd kernel, same padding. ``[B, M, H, W, C] -> [B, M*h*w, O]``.
+
+    ``rows`` are the patches of ``x`` where somebody has them already.
+    """
+    if rows is None:
+        window = Window(x.shape[2], x.shape[3], weight.shape[-3], stride)
+        if wide(window, x.shape[1], x.shape[-1]):
+            return _wide_conv(x, weight, stride)
+        rows = patches(x, window)
+    return product(rows, matrix(weight))
 
 
 def matrix(weight: torch.Tensor) -> torch.Tensor:
@@ -169,8 +176,13 @@ class Layer(ABC):
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
         stats: Statistics | None,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """``[B, M, H, W, C] -> [B, M, H', W', C']``."""
+        """``[B, M, H, W, C] -> [B, M, H', W', C']``; ``rows`` as ``self.rows(x)`` gave them."""
+
+    def rows(self, _x: torch.Tensor) -> torch.Tensor | None:
+        """What every pass over the same ``x`` would gather again; None where that is nothing."""
+        return None
 
     @final
     def init(self, generator: torch.Generator) -> Params:
@@ -192,10 +204,11 @@ class Layer(ABC):
         stats: Statistics | None,
         *,
         relu: bool,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """A convolution of its and the norm behind it. ``[B, M, H, W, C] -> [B, M, h, w, O]``."""
         prefix = f"{self.name}.{c.name}"
-        y = conv(x, params[f"{prefix}.weight"], stride)
+        y = conv(x, params[f"{prefix}.weight"], stride, rows)
         y = norm(y, params, prefix, self.norm, x.shape[1], stats, relu=relu)
         return y.view(*x.shape[:2], c.height, c.width, c.out)
 
@@ -255,14 +268,19 @@ class ConvBlock(Layer):
         return Window(self.into[1], self.into[2], 3, 2 if self.down == "stride" else 1)
 
     @override
+    def rows(self, x: torch.Tensor) -> torch.Tensor | None:
+        return None if wide(self.window, x.shape[1], x.shape[-1]) else patches(x, self.window)
+
+    @override
     def forward(
         self,
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
         stats: Statistics | None,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         (c,) = self.convs()
-        x = self.convolved(c, params, x, 2 if self.down == "stride" else 1, stats, relu=True)
+        x = self.convolved(c, params, x, self.window.stride, stats, relu=True, rows=rows)
         return pool(x) if self.down == "pool" else x
 
 
@@ -286,9 +304,10 @@ class Stem(Layer):
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
         stats: Statistics | None,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         (c,) = self.convs()
-        return self.convolved(c, params, x, 1, stats, relu=True)
+        return self.convolved(c, params, x, 1, stats, relu=True, rows=rows)
 
 
 @final
@@ -350,6 +369,7 @@ class ResidualStage(Layer):
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
         stats: Statistics | None,
+        rows: torch.Tensor | None = None,  # noqa: ARG002  its first block reads x twice
     ) -> torch.Tensor:
         for index in range(self.blocks):
             x = self._forward_block(index, params, x, stats)
@@ -361,6 +381,7 @@ class ResidualStage(Layer):
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
         stats: Statistics | None,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         main, short = self._block(index)
         stride = self.stride if index == 0 else 1

@@ -70,11 +70,19 @@ class Network:
         x: torch.Tensor,
         stats: Statistics | None = None,
         span: slice = slice(None),
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The body's layers in ``span``. ``[B, M, H, W, C] -> [B, M, H', W', C']``."""
-        for layer in self.body[span]:
-            x = layer.forward(params, x, stats)
+        """The body's layers in ``span``. ``[B, M, H, W, C] -> [B, M, H', W', C']``.
+
+        ``rows`` are ``self.rows(x, start of the span)``, for whoever passes over ``x`` again.
+        """
+        for index, layer in enumerate(self.body[span]):
+            x = layer.forward(params, x, stats, None if index else rows)
         return x
+
+    def rows(self, x: torch.Tensor, level: int) -> torch.Tensor | None:
+        """What the layer at ``level`` gathers from its input, if that is worth keeping."""
+        return self.body[level].rows(x) if level < len(self.body) else None
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """What the head reads. ``[B, M, H, W, C] -> [B, M, F]``."""

@@ -39,6 +39,13 @@ def test_patches_are_torchs_unfold(window):
 
 
 @pytest.mark.parametrize("window", WINDOWS)
+def test_many_grey_images_have_the_same_patches(window):
+    x = drawn(2, kernels.MANY_IMAGES // 2, window.height, window.width, 1, grad=False)
+    few = torch.cat([gather(x[:, i : i + 1], window) for i in range(x.shape[1])], 1)
+    assert torch.equal(gather(x, window), few)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
 def test_scatter_is_the_adjoint_of_gather(window):
     x = drawn(2, 3, window.height, window.width, 2, grad=False)
     g = torch.randn_like(gather(x, window))
