@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainables._core.heads import Head
-from trainables._core.layers import ConvBlock, Layer, Params, ResidualStage, Shape, Statistics, Stem
+from trainables._core.layers import ConvBlock, Layer, Params, Shape, Statistics
+from trainables._core.residual import ResidualStage, Stem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
