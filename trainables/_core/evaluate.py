@@ -98,6 +98,7 @@ def score(
     found: dict[tuple[str, int], list[torch.Tensor]] = {}
     for episodes in tasks:
         query, level, known = episodes.query, 0, 0
+        rows = network.rows(query, level)
         for pattern in sorted(wanted, key=first_updated):
             run = adapted(network, meta, episodes, setting, pattern, max(wanted[pattern]))
             if run.start > level:  # lift the query images to this pattern's l0
@@ -105,9 +106,10 @@ def score(
                 stats = run.prefix_stats.replayed(known) if setting.inductive else None
                 query = network.run(meta, query, stats, span)
                 level, known = run.start, len(run.prefix_stats.values)
+                rows = network.rows(query, level)
             for step in wanted[pattern]:
                 stats = run.statistics(step) if setting.inductive else None
-                z = run.logits(step, query, stats, from_prefix=True)
+                z = run.logits(step, query, stats, from_prefix=True, rows=rows)
                 found.setdefault((pattern, step), []).append(correct(z, episodes.query_labels))
     return {key: torch.cat(parts) for key, parts in found.items()}
 
