@@ -15,6 +15,8 @@ from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+import torch
+
 from benchmarks import conventional, peers
 from benchmarks.record import Row, save
 from benchmarks.timing import (
@@ -35,8 +37,6 @@ from trainables.meta_distillation import DistillationSettings, TeacherSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import torch
 
     from trainables._core.episodes import Episodes
     from trainables._data import Dataset
@@ -95,10 +95,16 @@ def trainer_of(rig: Rig, layout: torch.memory_format) -> peers.MetaTrainer:
     return peers.MetaTrainer(model, inner, config.outer_rate)
 
 
-def ours(args: argparse.Namespace, name: str, run: Callable[[], object]) -> list[Contender]:
-    """The project's engine, one form for every number of threads."""
-    counts = OUR_THREADS if args.device == "cpu" else (1,)
-    return [Contender(f"{name}, {threads_said(n)}", run, n) for n in counts]
+def ours(
+    args: argparse.Namespace, name: str, built: Callable[[], Callable[[], object]]
+) -> list[Contender]:
+    """The project's engine, built and run under every number of threads, as a trial would be."""
+    found, before = [], torch.get_num_threads()
+    for count in OUR_THREADS if args.device == "cpu" else (1,):
+        torch.set_num_threads(count)
+        found.append(Contender(f"{name}, {threads_said(count)}", built(), count))
+    torch.set_num_threads(before)
+    return found
 
 
 def race(
@@ -126,44 +132,58 @@ def race(
 
 
 def maml(args: argparse.Namespace, data: Dataset, normalisation: str) -> list[Row]:
-    """Second-order MAML of one Conv-4 on one meta-batch."""
-    rig = rig_of(args, data, normalisation, args.meta_batch)
-    batches = [rig.episodes() for _ in range(BATCHES)]
+    """Second-order MAML of one Conv-4."""
+    drawn = rig_of(args, data, normalisation, args.meta_batch)
+    batches = [drawn.episodes() for _ in range(BATCHES)]
+
+    def own() -> Callable[[], object]:
+        rig = rig_of(args, data, normalisation, args.meta_batch)
+        outer = MetaOptimiser(rig.meta, rig.config.outer_rate, ITERATIONS)
+        turn = cycle(batches)
+        return lambda: maml_update(rig, outer, next(turn))
 
     def peer(loss: peers.TaskLoss, layout: torch.memory_format) -> Callable[[], object]:
-        trainer = trainer_of(rig, layout)
+        trainer = trainer_of(drawn, layout)
         turn = cycle([peers.tasks_of(episodes, layout) for episodes in batches])
         return lambda: trainer.step(next(turn), loss)
 
-    others = {n: peers.forms(partial(peer, loss), args.device) for n, loss in PEERS.items()}
-    outer, turn = MetaOptimiser(rig.meta, rig.config.outer_rate, ITERATIONS), cycle(batches)
-    own = ours(args, "maml_update", lambda: maml_update(rig, outer, next(turn)))
-    return race(args, {"ours": own} | others, args.meta_batch, f"maml_{normalisation}")
+    forms = {"ours": ours(args, "maml_update", own)}
+    forms |= {n: peers.forms(partial(peer, loss), args.device) for n, loss in PEERS.items()}
+    return race(args, forms, args.meta_batch, f"maml_{normalisation}")
 
 
 def tsmd(args: argparse.Namespace, data: Dataset) -> list[Row]:
     """A ResNet-12 teacher and a Conv-4 student, both learning, the method's own defaults."""
-    rig = rig_of(args, data, "inductive", args.tsmd_batch)
     told = DistillationSettings()
     settings = TeacherSettings.model_validate(
         {"kind": "resnet12", "width": args.teacher_width, "order": args.teacher_order}
     )
-    teacher = build_teacher(
-        settings, rig.config, data, SHAPE, seed=0, device=args.device, iterations=ITERATIONS
-    )
-    batches = [rig.episodes() for _ in range(BATCHES)]
+
+    def pair() -> tuple[Rig, Teacher]:
+        rig = rig_of(args, data, "inductive", args.tsmd_batch)
+        where = {"seed": 0, "device": args.device, "iterations": ITERATIONS}
+        return rig, build_teacher(settings, rig.config, data, SHAPE, **where)
+
+    pupil, guide = pair()
+    batches = [pupil.episodes() for _ in range(BATCHES)]
+
+    def own() -> Callable[[], object]:
+        rig, teacher = pair()
+        outer = MetaOptimiser(rig.meta, rig.config.outer_rate, ITERATIONS)
+        turn = cycle(batches)
+        return lambda: tsmd_update(rig, outer, teacher, next(turn), told)
 
     def by_hand(layout: torch.memory_format) -> Callable[[], object]:
-        guide, pupil = trainer_of(teacher.rig, layout), trainer_of(rig, layout)
+        trainers = trainer_of(guide.rig, layout), trainer_of(pupil, layout)
         words = peers.Told(told.weight, told.outer, told.temperature)
         turn = cycle([peers.tasks_of(episodes, layout) for episodes in batches])
-        return lambda: peers.tsmd_step(guide, pupil, next(turn), words)
+        return lambda: peers.tsmd_step(*trainers, next(turn), words)
 
-    others = peers.forms(by_hand, args.device)
-    outer, turn = MetaOptimiser(rig.meta, rig.config.outer_rate, ITERATIONS), cycle(batches)
-    run = lambda: tsmd_update(rig, outer, teacher, next(turn), told)  # noqa: E731  a contender
-    own = ours(args, "teacher_step and student_step", run)
-    return race(args, {"ours": own, "by hand": others}, args.tsmd_batch, "tsmd")
+    forms = {
+        "ours": ours(args, "teacher_step and student_step", own),
+        "by hand": peers.forms(by_hand, args.device),
+    }
+    return race(args, forms, args.tsmd_batch, "tsmd")
 
 
 def tsmd_update(
@@ -174,8 +194,8 @@ def tsmd_update(
     told: DistillationSettings,
 ) -> None:
     """A meta-iteration of TSMD on given episodes, as ``guided_step`` does it."""
-    run, _ = teacher_step(teacher, episodes)
-    student_step(rig, outer, teacher, run, episodes, told)
+    adviser, _ = teacher_step(teacher, episodes)
+    student_step(rig, outer, adviser, episodes, told)
 
 
 def main() -> None:

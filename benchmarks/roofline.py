@@ -135,8 +135,11 @@ def operations(work: Work) -> int:
 
 
 def profiled(work: Work, device: str) -> list[dict[str, str | float | int]]:
-    """The operations with the most time of their own, milliseconds and calls of one run."""
-    torch.set_num_threads(work.threads)
+    """The operations with the most time of their own, milliseconds and calls of one run.
+
+    On one thread: the profiler sees no other.
+    """
+    torch.set_num_threads(1)
     on_device = device != "cpu"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
     with profile(activities=kinds) as seen:
@@ -196,6 +199,7 @@ def rows_of(args: argparse.Namespace, work: Work) -> list[Row]:
 def main() -> None:
     """Adaptation with every layer and with the head, and meta-training, against the limit."""
     args = arguments()
+    torch.set_num_threads(args.threads)  # a meta-batch is cut for as many
     works = [
         Work("adaptation_full", adaptation(args, full(5)), 1),
         Work("adaptation_head", adaptation(args, "00001"), 1),

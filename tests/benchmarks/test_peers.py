@@ -139,8 +139,8 @@ def test_both_models_of_tsmd_get_equal_gradients(data, order, normalisation):
         )
         for r, second in ((guide.rig, order == "second"), (rig, True))
     ]
-    run, _ = teacher_step(guide, episodes)
-    student_step(rig, outer, guide, run, episodes, told)
+    adviser, _ = teacher_step(guide, episodes)
+    student_step(rig, outer, adviser, episodes, told)
     peers.tsmd_step(
         trainers[0],
         trainers[1],
