@@ -24,11 +24,10 @@ from benchmarks.models import SHOTS, WAYS, Recipe, student
 from benchmarks.record import Row, save
 from benchmarks.timing import Contender, best_form, in_turns, milliseconds, ratio
 from trainables._core import evaluate
-from trainables._core.adapt import adapt
 from trainables._core.cost import adapt_macs
 from trainables._core.ending import CHUNK, TEST_SEED, VALIDATION_SEED
 from trainables._core.episodes import Sampler
-from trainables._core.evaluate import Setting
+from trainables._core.evaluate import Setting, on_a_device
 from trainables._core.patterns import candidates, full
 from trainables._data import load
 from trainables._learner import TaskShape
@@ -36,7 +35,6 @@ from trainables._learner import TaskShape
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from trainables._core.adapt import Adapted
     from trainables._core.episodes import Episodes
     from trainables._core.layers import Params
     from trainables._core.networks import Network
@@ -162,14 +160,7 @@ def case(args: argparse.Namespace, data: Dataset, recipe: Recipe) -> tuple[Case,
 def ours(case: Case, pattern: str, steps: int, tasks: Sequence[Episodes]) -> Callable[[], object]:
     """One adaptation by the project's engine."""
     setting, turn = case.at(steps), cycle(tasks)
-
-    def run() -> tuple[Adapted, object, object]:
-        e = next(turn)
-        adapted = adapt(case.network, case.meta, e.support, e.support_labels, setting.rule(pattern))
-        with torch.no_grad():
-            return adapted, adapted.statistics(steps), adapted.params(steps)
-
-    return run
+    return lambda: on_a_device(case.network, case.meta, next(turn), setting, pattern)
 
 
 def peer(

@@ -23,8 +23,8 @@ from typing_extensions import override
 
 from benchmarks.record import Row, save
 from benchmarks.timing import Contender, in_turns, milliseconds, ratio, threads_said
-from trainables._core.adapt import adapt
-from trainables._core.evaluate import Setting
+from trainables._core.episodes import Episodes
+from trainables._core.evaluate import Setting, on_a_device
 from trainables._core.networks import conv4
 from trainables._core.outer import MetaOptimiser
 from trainables._core.patterns import full
@@ -99,16 +99,11 @@ def adaptation(args: argparse.Namespace, pattern: str) -> Callable[[], object]:
     network = conv4((1, args.size, args.size), width=args.width, head="shared", ways=WAYS)
     generator = torch.Generator().manual_seed(0)
     meta = {n: p.to(args.device) for n, p in network.init(generator).items()}
-    support = torch.randn(1, WAYS, args.size, args.size, 1, generator=generator).to(args.device)
+    images = torch.randn(1, WAYS, args.size, args.size, 1, generator=generator).to(args.device)
     labels = torch.arange(WAYS, device=args.device)
+    task = Episodes(images, labels, images, labels, 1, WAYS)
     setting = Setting(args.steps, 0.1, WAYS, 0, inductive=True)
-
-    def run() -> object:
-        adapted = adapt(network, meta, support, labels, setting.rule(pattern))
-        with torch.no_grad():
-            return adapted.statistics(args.steps), adapted.params(args.steps)
-
-    return run
+    return lambda: on_a_device(network, meta, task, setting, pattern)
 
 
 def meta_training(args: argparse.Namespace) -> Callable[[], object]:

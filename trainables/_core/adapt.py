@@ -15,6 +15,7 @@ and where the head alone is updated all steps stay within the support set's Gram
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -54,7 +55,7 @@ class Rule:
 
 @dataclass
 class Adapted:
-    """Tasks after adaptation: ``steps[t]`` is what t inner steps leave, t = 0..T.
+    """Tasks after adaptation: ``steps[t]`` is what t inner steps leave, t = 0..T, or T alone.
 
     Each entry holds the updated tensors only, with leading dimension B; ``meta`` are the
     parameters all tasks share. ``prefix`` is the support set's map at l0 ``[B, M, H, W, C]``,
@@ -141,6 +142,7 @@ def adapt(
     second_order: bool = True,
     loss: InnerLoss | None = None,
     tick: Callable[[], None] | None = None,
+    history: bool = True,
 ) -> Adapted:
     """Adapts B tasks at once and keeps what every step left.
 
@@ -154,6 +156,7 @@ def adapt(
         second_order: with ``train``, also through the inner gradients (MAML; False: FOMAML).
         loss: the inner loss, cross-entropy on the support labels if left out.
         tick: called once the start is ready and after every step, for whoever holds a clock.
+        history: keep what every step left; False: what the last one left, as a device does.
 
     Raises:
         ValueError: the pattern does not fit the network, or the head the number of classes.
@@ -168,17 +171,18 @@ def adapt(
         if start == depth and loss is None:
             features = network.features(prefix)
             classifier = network.head.start(meta, features, labels, rule.ways)
-            run.steps = _HeadSteps(features, labels, classifier, rule, tick)
+            steps = _HeadSteps(features, labels, classifier, rule, tick)
+            run.steps = steps if history else [steps[-1]]
             return run
         if train and second_order:
             moves = _exactly(run, labels, rule, loss)
         else:
             moves = _plainly(run, labels, rule, loss, train=train)
-        steps = []
+        kept: deque[Params] = deque(maxlen=None if history else 1)
         for step in moves:
-            steps.append(step)
+            kept.append(step)
             tick()
-    run.steps = steps
+    run.steps = list(kept)
     return run
 
 
@@ -301,13 +305,13 @@ def _plainly(
         step = fast | _start(run, run.meta, labels, rule.ways)
     step = step if train else {n: p.detach() for n, p in step.items()}
     yield step
-    for t in range(rule.steps):
-        if t or passed is None:
-            passed = suffix.forward({n: step[n] for n in fast})
+    for _ in range(rule.steps):
+        passed = passed or suffix.forward({n: step[n] for n in fast})
         told = _head_gradients(network.features(passed.out), step, target, loss, moves=head)
         grads = dict(told.classifier)
         if fast:
             grads |= passed.grads(network.map_gradient(told.features, passed.out))
+        passed = None  # its maps go before the next pass makes its own
         step = step | _moved(step, grads, rule.rate)
         yield step
 

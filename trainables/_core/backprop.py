@@ -29,7 +29,7 @@ class Pass(Protocol):
     def out(self) -> torch.Tensor: ...
 
     def grads(self, g: torch.Tensor) -> Params:
-        """Gradients of the updated tensors, by name, from the gradient of ``out``."""
+        """Gradients of the updated tensors, by name, from the gradient of ``out``; once."""
 
 
 class Suffix:
@@ -135,7 +135,8 @@ class _WrittenOut:
         found: Params = {}
         suffix = self._suffix
         for index in reversed(range(len(self._steps))):
-            block, step, name = suffix.blocks[index], self._steps[index], suffix.blocks[index].name
+            block, name = suffix.blocks[index], suffix.blocks[index].name
+            step = self._steps.pop()  # what the layers above kept is free by now
             g = _before_relu(block, step, g)
             g, gain, bias = normed_back(g, step.kept, self._affine(block)[0])
             weight = self._params[f"{name}.conv.weight"]

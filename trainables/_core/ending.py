@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trainables._core import evaluate
 from trainables._core.cost import known_before
 from trainables._core.episodes import Episodes, Sampler, resized
+from trainables._core.memory import adapt_mib
 from trainables._core.patterns import candidates, choose
 
 if TYPE_CHECKING:
@@ -74,15 +75,16 @@ def measure(
     tasks: int,
     patterns: Mapping[str, list[int]],
 ) -> list[Score]:
-    """The table on ``tasks`` fixed tasks, times measured on the first of them."""
+    """The table on ``tasks`` fixed tasks, time and memory measured on the first of them."""
     size = network.into[-1]
     accuracies = evaluate.score(
         network, meta, at_size(sampler.fixed(seed, tasks, CHUNK), size), setting, patterns
     )
     one = next(at_size(sampler.fixed(seed, 1, 1), size))
     times = {p: evaluate.milliseconds(network, meta, one, setting, p) for p in patterns}
+    mib = {p: adapt_mib(network, meta, one, setting, p) for p in patterns}
     images = one.support.shape[1] * (1 + setting.views)
-    return evaluate.table(network, accuracies, times, setting, images)
+    return evaluate.table(network, accuracies, times, mib, setting, images)
 
 
 def conclude(
@@ -123,6 +125,7 @@ def conclude(
         "adapt_ms": chosen.adapt_ms,
         "adapt_speedup": full.adapt_ms / chosen.adapt_ms,
         "adapt_macs": chosen.adapt_macs,
+        "adapt_mib": chosen.adapt_mib,
         **known_before(network, setting.ways),
         name: evaluate.interval(beside[chosen.pattern, chosen.step])[0],
     }

@@ -20,7 +20,7 @@ from trainables._core.patterns import Score, first_updated
 from trainables._core.views import view_labels, with_views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from trainables._core.adapt import Adapted
     from trainables._core.episodes import Episodes
@@ -147,17 +147,32 @@ def _lap(
     pattern: str,
 ) -> list[float]:
     marks = [_now(episodes.support)]
+    tick = lambda: marks.append(_now(episodes.support))  # noqa: E731  a clock, not a function
+    on_a_device(network, meta, episodes, setting, pattern, tick)
+    last = _now(episodes.support) - marks[-1]
+    return [(m - marks[0] + last) * 1e3 for m in marks[1:]]
+
+
+def on_a_device(
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    episodes: Episodes,
+    setting: Setting,
+    pattern: str,
+    tick: Callable[[], None] | None = None,
+) -> None:
+    """All that lies between a task's support images and a student ready to predict.
+
+    Views, an adaptation that keeps its last step alone, and the support set's statistics where
+    query images are normalised with them. What takes time and memory here takes it on a device.
+    """
     support = with_views(episodes.support, setting.views)
     labels = view_labels(episodes.support_labels, setting.views)
     rule = setting.rule(pattern)
-    tick = lambda: marks.append(_now(episodes.support))  # noqa: E731  a clock, not a function
-    run = adapt(network, meta, support, labels, rule, tick=tick)
-    before = _now(episodes.support)
+    run = adapt(network, meta, support, labels, rule, tick=tick, history=False)
     if setting.inductive:
         with torch.no_grad():
-            run.statistics(setting.steps)
-    last = _now(episodes.support) - before
-    return [(m - marks[0] + last) * 1e3 for m in marks[1:]]
+            run.statistics(-1)
 
 
 def _now(tensor: torch.Tensor) -> float:
@@ -170,10 +185,11 @@ def table(
     network: Network,
     accuracies: Accuracies,
     times: Mapping[str, Sequence[float]],
+    mib: Mapping[str, float],
     setting: Setting,
     images: int,
 ) -> list[Score]:
-    """Rows of accuracy, time and multiply-accumulates; ``images`` are a task's, with views."""
+    """Rows of accuracy and price, memory in ``mib``; ``images`` are a task's, with views."""
     rows = []
     for (pattern, step), values in accuracies.items():
         accuracy, ci95 = interval(values)
@@ -185,5 +201,5 @@ def table(
             images=images,
             inductive=setting.inductive,
         )
-        rows.append(Score(pattern, step, accuracy, ci95, times[pattern][step], macs))
+        rows.append(Score(pattern, step, accuracy, ci95, times[pattern][step], macs, mib[pattern]))
     return rows

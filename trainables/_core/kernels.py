@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EPS = 1e-5
 MANY_IMAGES = 64  # of one channel, from which nine strided copies beat a gather: measured
@@ -53,38 +56,58 @@ class Window:
 Lists = tuple[torch.Tensor, torch.Tensor]  # rows to add up, and where each sum starts
 
 
-@lru_cache(maxsize=64)
-def _lists(window: Window, images: int, device: torch.device) -> tuple[Lists, Lists]:
-    """Index lists of the gather and of the scatter; padding is an empty sum."""
+def _inside(window: Window, images: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which looks hit the image, and the pixels that those see."""
     pixels = torch.arange(1, images * window.height * window.width + 1)
     pad = window.kernel // 2
     padded = F.pad(pixels.view(images, window.height, window.width), (pad, pad, pad, pad))
     k, s = window.kernel, window.stride
     taken = padded.unfold(1, k, s).unfold(2, k, s).reshape(-1) - 1
     inside = taken >= 0
-    rows = taken[inside]
-    gather = rows, inside.cumsum(0) - inside.long()
-    counts = torch.bincount(rows, minlength=len(pixels))
-    scatter = inside.nonzero()[:, 0][torch.argsort(rows, stable=True)], counts.cumsum(0) - counts
-    return _on(device, gather), _on(device, scatter)
+    return inside, taken[inside]
 
 
-def _on(device: torch.device, lists: Lists) -> Lists:
-    return lists[0].int().to(device), lists[1].int().to(device)
+@lru_cache(maxsize=64)
+def _to_gather(window: Window, images: int, device: torch.device) -> Lists:
+    """Index lists of the gather; padding is an empty sum."""
+    inside, rows = _inside(window, images)
+    return _on(device, rows, inside.cumsum(0) - inside.long())
+
+
+@lru_cache(maxsize=64)
+def _to_scatter(window: Window, images: int, device: torch.device) -> Lists:
+    """Index lists of the scatter, which an adaptation needs in fewer layers."""
+    inside, rows = _inside(window, images)
+    counts = torch.bincount(rows, minlength=images * window.height * window.width)
+    looks = inside.nonzero()[:, 0][torch.argsort(rows, stable=True)]
+    return _on(device, looks, counts.cumsum(0) - counts)
+
+
+def forget() -> None:
+    """Drops every index list; who needs one makes it again."""
+    _to_gather.cache_clear()
+    _to_scatter.cache_clear()
+
+
+def _on(device: torch.device, rows: torch.Tensor, starts: torch.Tensor) -> Lists:
+    return rows.int().to(device), starts.int().to(device)
 
 
 def _sums(rows: torch.Tensor, lists: Lists) -> torch.Tensor:
     return torch.embedding_bag(rows, *lists, False, 0, False, None)[0]  # noqa: FBT003  torch's
 
 
-def _in_turns(rows: torch.Tensor, window: Window, images: int, which: int) -> torch.Tensor:
+def _in_turns(
+    rows: torch.Tensor,
+    window: Window,
+    images: int,
+    lists: Callable[[Window, int, torch.device], Lists],
+) -> torch.Tensor:
     """The sums of all images' rows ``[images * n, C]``, few enough images at a time."""
     if images <= window.turn:
-        return _sums(rows, _lists(window, images, rows.device)[which])
+        return _sums(rows, lists(window, images, rows.device))
     parts = rows.view(images, -1, rows.shape[-1]).split(window.turn)
-    return torch.cat(
-        [_sums(p.flatten(0, 1), _lists(window, len(p), rows.device)[which]) for p in parts]
-    )
+    return torch.cat([_sums(p.flatten(0, 1), lists(window, len(p), p.device)) for p in parts])
 
 
 def _tap_by_tap(x: torch.Tensor, window: Window) -> torch.Tensor:
@@ -103,14 +126,14 @@ def gather(x: torch.Tensor, window: Window) -> torch.Tensor:
     tasks, images, channels = x.shape[0], x.shape[1], x.shape[-1]
     if channels == 1 and tasks * images >= MANY_IMAGES:
         return _tap_by_tap(x, window)
-    rows = _in_turns(x.reshape(-1, channels), window, tasks * images, 0)
+    rows = _in_turns(x.reshape(-1, channels), window, tasks * images, _to_gather)
     return rows.view(tasks, -1, window.kernel**2 * channels)
 
 
 def scatter(g: torch.Tensor, window: Window, images: int) -> torch.Tensor:
     """The adjoint of ``gather``, no graph."""
     tasks, channels = g.shape[0], g.shape[-1] // window.kernel**2
-    rows = _in_turns(g.reshape(-1, channels), window, tasks * images, 1)
+    rows = _in_turns(g.reshape(-1, channels), window, tasks * images, _to_scatter)
     return rows.view(tasks, images, window.height, window.width, channels)
 
 
