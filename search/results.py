@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from rich.console import JustifyMethod
+
     from search.metrics import Direction
 
 MARGIN = 0.1
 WIDE = 160  # columns where no terminal limits them
+BETWEEN = 3  # columns from one cell to the next: a space, the rule, a space
 _SHOWN = ("accuracy_ci95", "quality_drop", "pattern", "inner_steps", "test_accuracy")
 _OF_FRONT = (*_SHOWN, "student_mib", "adapt_mib")  # what decides which one to take home
 
@@ -101,32 +104,42 @@ class RunResults:
         shown = self.front() if front_only else self.trials
         if not console.is_terminal:
             console.width = WIDE
-        console.print(self._table(shown, best, _OF_FRONT if front_only else _SHOWN))
-        for line in [*self._summary(best), *_said(shown)]:
+        columns = self._columns(shown, best, front_only=front_only)
+        kept = self._fitting(columns, console.width)
+        table = _table({name: columns[name] for name in kept})
+        console.width = max(console.width, _width(columns, kept))  # rather wrapped than cut
+        console.print(table)
+        left_out = [name for name in columns if name not in kept]
+        for line in [*self._summary(best), *_said(shown), *_unseen(left_out)]:
             console.print(line, markup=False, soft_wrap=True)
 
-    def _columns(self, shown: list[dict[str, Any]], also: Iterable[str]) -> list[str]:
+    def _columns(
+        self, shown: list[dict[str, Any]], best: set[int], *, front_only: bool
+    ) -> dict[str, list[str]]:
+        """Return the cells of every column that says something, in their order."""
         bounds = [c.metric for c in self.config.constraints]
-        wanted = dict.fromkeys([*self.config.objectives, *bounds, *also])
-        return [m for m in wanted if any(t["metrics"].get(m) is not None for t in shown)]
+        wanted = list(self.config.objectives)
+        wanted += [*bounds, *(_OF_FRONT if front_only else _SHOWN)]
+        if "adapt_ms" in wanted:  # what is exact stands right behind what is measured
+            wanted.insert(wanted.index("adapt_ms") + 1, "adapt_macs")
+        columns = {"trial": [f"{t['id']}{'*' if t['id'] in best else ' '}" for t in shown]}
+        if not front_only:
+            columns["state"] = [_state(t) for t in shown]
+        for name in dict.fromkeys(wanted):
+            if any(t["metrics"].get(name) is not None for t in shown):
+                columns[name] = [show(name, t["metrics"].get(name)) for t in shown]
+        if _mode(shown) == MIXED:
+            columns["normalisation"] = [_mode([t]) for t in shown]
+        return columns
 
-    def _table(self, shown: list[dict[str, Any]], best: set[int], also: Iterable[str]) -> Table:
-        columns = self._columns(shown, also)
-        table = Table(show_edge=False, pad_edge=False)
-        table.add_column("trial", justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True)
+    def _fitting(self, columns: Mapping[str, list[str]], width: int) -> list[str]:
+        """Return the columns that a line holds: the needed ones always, others while they fit."""
+        needed = {"trial", *self.config.objectives, "pattern", "normalisation"}
+        kept = [name for name in columns if name in needed]
         for name in columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        mixed = _mode(shown) == MIXED
-        if mixed:
-            table.add_column("normalisation", no_wrap=True)
-        for trial in shown:
-            mark = f"{trial['id']}{'*' if trial['id'] in best else ' '}"
-            failure = trial["failure"]
-            state = f"FAIL: {failure['kind']}" if failure else trial["state"]
-            cells = [show(name, trial["metrics"].get(name)) for name in columns]
-            table.add_row(mark, state, *cells, *([_mode([trial])] if mixed else []))
-        return table
+            if name not in needed and _width(columns, [*kept, name]) <= width:
+                kept.append(name)
+        return [name for name in columns if name in kept]
 
     def _summary(self, best: set[int]) -> list[str]:
         count = {s: sum(t["state"] == s for t in self.trials) for s in
@@ -154,6 +167,31 @@ class RunResults:
             f"No complete trial keeps every constraint; `{worst}` is broken most often, by "
             f"{broken.get(worst, 0)} of {len(complete)}. Loosen it or widen the space."
         )
+
+
+def _state(trial: Mapping[str, Any]) -> str:
+    failure = trial["failure"]
+    return f"FAIL: {failure['kind']}" if failure else str(trial["state"])
+
+
+def _width(columns: Mapping[str, list[str]], names: list[str]) -> int:
+    """Return how many columns of a terminal a table of these takes."""
+    widths = [max(map(len, [name, *columns[name]])) for name in names]
+    return sum(widths) + BETWEEN * (len(widths) - 1)
+
+
+def _table(columns: Mapping[str, list[str]]) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    for name in columns:
+        justify: JustifyMethod = "left" if name in ("state", "normalisation") else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _unseen(names: list[str]) -> list[str]:
+    return [f"left out for want of width: {', '.join(names)}; `--json` has all"] if names else []
 
 
 def _mode(trials: Iterable[Mapping[str, Any]]) -> str:
