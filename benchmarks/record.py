@@ -53,7 +53,9 @@ def machine() -> dict[str, str | int]:
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     memory = Path("/proc/meminfo")
     kib = int(memory.read_text(encoding="utf-8").split()[1]) if memory.exists() else 0
-    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    gpu: dict[str, str | int] = (
+        {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    )
     return gpu | {
         "processor": models[0] if models else platform.processor(),
         "cores": len(models),
