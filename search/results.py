@@ -19,7 +19,7 @@ from rich.table import Table
 from search.config import SweepConfig, load_sweep
 from search.metrics import METRICS, MIXED, normalisation_among, normalisation_of
 from search.pareto import front, hypervolume, losses
-from search.progress import duration, show
+from search.progress import counted, duration, show
 from search.rundir import RunDir, finite
 
 if TYPE_CHECKING:
@@ -46,12 +46,14 @@ class RunResults:
         config: The sweep as it was run.
         info: ``run.json``.
         trials: Every trial's ``result.json``, in order.
+        driven: Whether a process drives the run.
     """
 
     run: RunDir
     config: SweepConfig
     info: dict[str, Any]
     trials: list[dict[str, Any]]
+    driven: bool = True
 
     def feasible(self) -> list[dict[str, Any]]:
         """Return the complete trials that keep every constraint."""
@@ -110,7 +112,11 @@ class RunResults:
         console.width = max(console.width, _width(columns, kept))  # rather wrapped than cut
         console.print(table)
         left_out = [name for name in columns if name not in kept]
-        for line in [*self._summary(best), *_said(shown), *_unseen(left_out)]:
+        cells = [cell for name in kept for cell in columns[name]]
+        tasks = self.config.evaluation.quick_tasks
+        legend = f"~ a quick estimate on {counted(tasks, 'task')}, of a trial that is not complete"
+        quick = [legend] if any(cell.startswith("~") for cell in cells) else []
+        for line in [*self._summary(best), *_said(shown), *quick, *_unseen(left_out)]:
             console.print(line, markup=False, soft_wrap=True)
 
     def _columns(
@@ -124,13 +130,19 @@ class RunResults:
             wanted.insert(wanted.index("adapt_ms") + 1, "adapt_macs")
         columns = {"trial": [f"{t['id']}{'*' if t['id'] in best else ' '}" for t in shown]}
         if not front_only:
-            columns["state"] = [_state(t) for t in shown]
+            columns["state"] = [self._state(t) for t in shown]
         for name in dict.fromkeys(wanted):
             if any(t["metrics"].get(name) is not None for t in shown):
-                columns[name] = [show(name, t["metrics"].get(name)) for t in shown]
+                columns[name] = [_cell(name, t) for t in shown]
         if _mode(shown) == MIXED:
             columns["normalisation"] = [_mode([t]) for t in shown]
         return columns
+
+    def _state(self, trial: Mapping[str, Any]) -> str:
+        if trial["failure"]:
+            return f"FAIL: {trial['failure']['kind']}"
+        cut = trial["state"] == "RUNNING" and not self.driven
+        return "interrupted" if cut else str(trial["state"])
 
     def _fitting(self, columns: Mapping[str, list[str]], width: int) -> list[str]:
         """Return the columns that a line holds: the needed ones always, others while they fit."""
@@ -145,12 +157,19 @@ class RunResults:
         count = {s: sum(t["state"] == s for t in self.trials) for s in
                  ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}  # fmt: skip
         words = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed",
-                 "RUNNING": "not finished"}  # fmt: skip
+                 "RUNNING": "not finished" if self.driven else "interrupted"}  # fmt: skip
         states = ", ".join(f"{n} {words[s]}" for s, n in count.items() if n)
         cost = sum(t["cost_s"] for t in self.trials)
         volume = self.hypervolume()
-        lines = [f"{len(self.trials)} trials: {states or 'none'}; {duration(cost)} of trial time"]
-        size = f"* on the front: {len(best)} of {len(self.feasible())} feasible trials"
+        ended = len(self.trials) - count["RUNNING"]
+        total = int(self.info.get("trials", len(self.trials)))
+        share = (
+            f"{ended} of {counted(total, 'trial')}" if ended < total else counted(ended, "trial")
+        )
+        lines = [f"{share}: {states or 'none'}; {duration(cost)} of trial time"]
+        if ended < total and not self.driven:
+            lines.append(f"the run was stopped; `fewtune resume {self.run.path}` goes on with it")
+        size = f"* on the front: {len(best)} of {counted(len(self.feasible()), 'feasible trial')}"
         lines.append(size + (f"; hypervolume {volume:.3f}" if volume is not None else ""))
         if not best and count["COMPLETE"]:
             lines.append(self._hint())
@@ -169,9 +188,11 @@ class RunResults:
         )
 
 
-def _state(trial: Mapping[str, Any]) -> str:
-    failure = trial["failure"]
-    return f"FAIL: {failure['kind']}" if failure else str(trial["state"])
+def _cell(name: str, trial: Mapping[str, Any]) -> str:
+    """Write a metric; what a trial that is not complete said of its accuracy is an estimate."""
+    value = trial["metrics"].get(name)
+    quick = "accuracy" in name and value is not None and trial["state"] != "COMPLETE"
+    return f"{'~' if quick else ''}{show(name, value)}"
 
 
 def _width(columns: Mapping[str, list[str]], names: list[str]) -> int:
@@ -217,7 +238,7 @@ def load_results(run: str | Path) -> RunResults:
     """
     folder = RunDir.open(run)
     config = load_sweep(folder.sweep_file, settings=False)
-    return RunResults(folder, config, folder.info(), folder.results())
+    return RunResults(folder, config, folder.info(), folder.results(), folder.driven())
 
 
 def trial_json(trial: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def test_people_see_every_trial_and_why_one_failed(make: Any) -> None:
     assert "FAIL: diverged" in text
     assert "85.0 %" in text
     assert "1*" in text
-    assert "8 trials: 5 complete, 1 stopped early, 1 failed, 1 not finished" in text
+    assert "7 of 8 trials: 5 complete, 1 stopped early, 1 failed, 1 interrupted" in text
     assert "* on the front: 3 of 4 feasible trials; hypervolume 0." in text
 
 
@@ -203,6 +203,28 @@ def test_what_is_needed_is_never_cut_and_what_fits_is_all_there(make: Any) -> No
     heads = wide[0].replace("┃", " ").split()
     assert heads[heads.index("adapt_ms") + 1] == "adapt_macs"
     assert "left out" not in "".join(wide)
+
+
+def test_an_estimate_of_few_tasks_is_marked(make: Any) -> None:
+    text = printed(make(TRIALS))
+    assert "~99.0 %" in text
+    assert text.count("~") == 2
+    assert "~ a quick estimate on " in text
+
+
+def test_a_run_that_nobody_drives_says_how_to_go_on(make: Any) -> None:
+    results = make([TRIALS[0], TRIALS[6]])
+    results.run.write_info(trials=8)
+    stopped = printed(load_results(results.run.path))
+    assert "interrupted" in next(line for line in stopped.splitlines() if " 6 " in line)
+    assert "1 of 8 trials: 1 complete, 1 interrupted" in stopped
+    assert f"`fewtune resume {results.run.path}`" in stopped
+    assert "~" not in stopped
+    with results.run.driving():
+        driven = printed(load_results(results.run.path))
+    assert "1 of 8 trials: 1 complete, 1 not finished" in driven
+    assert "RUNNING" in driven
+    assert "resume" not in driven
 
 
 def test_it_is_said_how_query_images_were_normalised(make: Any) -> None:
