@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -40,16 +41,21 @@ def command(run: str | Path, host: str = "127.0.0.1", port: int = 6006) -> list[
 
 
 def serve(run: str | Path, host: str = "127.0.0.1", port: int = 6006) -> None:
-    """Serve a run until Ctrl-C.
+    """Serve a run until Ctrl-C, or until this process is asked to end: the server ends with it.
 
     Raises:
         UserError: As ``command``, or the server ended with an error, such as a port in use.
     """
     words = command(run, host, port)
-    try:
-        ended = subprocess.run(words, check=False).returncode
-    except KeyboardInterrupt:
-        return
+    with subprocess.Popen(words) as server:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            ended = server.wait()
+        except KeyboardInterrupt:
+            server.terminate()
+            return
+        finally:
+            signal.signal(signal.SIGTERM, before)
     if ended > 0:
         raise UserError(
             f"TensorBoard ended with code {ended}; its message is above. If port {port} is in "

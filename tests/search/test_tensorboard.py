@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
+import sys
 import time
 import urllib.parse
 import urllib.request
@@ -199,21 +202,38 @@ def test_a_server_that_cannot_start_is_the_users_error(
     run.write_info(name="mine")
     write(run)
 
-    def refuse(words: list[str], *, check: bool) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.CompletedProcess(words, 1)
-
-    monkeypatch.setattr(subprocess, "run", refuse)
+    fails = [sys.executable, "-c", "raise SystemExit(1)"]
+    monkeypatch.setattr("search.board.command", lambda *_: fails)
     with pytest.raises(UserError, match="another --port"):
         serve(run.path, port=80)
-
-    def stopped(words: list[str], *, check: bool) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(subprocess, "run", stopped)
-    serve(run.path)  # Ctrl-C is how it ends
+    monkeypatch.undo()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install tensorboard"):
         serve(run.path)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_server_ends_with_the_command(stop: signal.Signals) -> None:
+    server = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"""
+import signal, sys
+import search.board
+signal.signal(signal.SIGINT, signal.default_int_handler)
+search.board.command = lambda *_: [sys.executable, "-c", {server!r}]
+search.board.serve("run")
+print("ended")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        number = int(process.stdout.readline())
+        time.sleep(0.3)  # until it waits
+        process.send_signal(stop)  # to the command alone
+        out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "ended\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
 
 
 def test_the_last_word_of_a_failed_trial_says_why() -> None:
