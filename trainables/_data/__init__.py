@@ -107,7 +107,7 @@ def missing(source: str, *, root: Path | None = None, split: Path | None = None)
     """
     known = describe(source)
     try:
-        known.plan(_request(known, root, None, None, split, 0))
+        known.plan(_request(known, root, None, None, split, 0)).check()
     except DataError as error:
         return str(error)
     return None

@@ -53,11 +53,13 @@ class Plan:
         identity: changes whenever the decoded result would.
         origin: where the images come from, for a reader.
         build: decodes everything into a builder.
+        check: raises what ``build`` would without decoding, where finding it takes a look inside.
     """
 
     identity: str
     origin: str
     build: Callable[[Builder], None]
+    check: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)

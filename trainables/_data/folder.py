@@ -8,6 +8,8 @@ least five classes in each where there are enough (our default: five ways is the
 
 import os
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,21 +51,24 @@ def _plan(request: Request) -> Plan:
     given = None if request.split is None else read_split(request.split)
     identity = identity_of(path) + ("" if given is None else repr(sorted(given.items())))
 
-    def build(builder: Builder) -> None:
-        tree = open_tree(path)
-        try:
-            classes = _class_files(tree, builder.tally, request.split, given)
-            if given is None and (folders := _split_by_folders(classes, path)):
-                builder.split_from = "split by its folders"
-                decode_classes(builder, folders)
-                return
-            builder.split_from = "split given" if given else f"split drawn from seed {request.seed}"
-            splits = given or draw_split(sorted(classes), request.seed)
-            decode_classes(builder, pick(classes, splits, path))
-        finally:
-            tree.close()
+    def sorted_out(tree: Tree, tally: Tally) -> tuple[str, Mapping[str, Iterable[ClassFiles]]]:
+        classes = _class_files(tree, tally, request.split, given)
+        if given is None and (folders := _split_by_folders(classes, path)):
+            return "split by its folders", folders
+        split_from = "split given" if given else f"split drawn from seed {request.seed}"
+        splits = given or draw_split(sorted(classes), request.seed)
+        return split_from, pick(classes, splits, path)
 
-    return Plan(identity, f"{path}", build)
+    def build(builder: Builder) -> None:
+        with closing(open_tree(path)) as tree:
+            builder.split_from, splits = sorted_out(tree, builder.tally)
+            decode_classes(builder, splits)
+
+    def check() -> None:
+        with closing(open_tree(path)) as tree:
+            sorted_out(tree, Tally())
+
+    return Plan(identity, f"{path}", build, check)
 
 
 def _class_files(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.trainables._data.helpers import class_files, encode, write_tree, write_zip
-from trainables._data import DataError, load, read_class_folders
+from trainables._data import DataError, load, missing, read_class_folders
 from trainables._data._archive import OUTSIDE_LINK, UNSAFE_ENTRY
 from trainables._data._classes import HEIC, HIDDEN, NOT_AN_IMAGE
 from trainables._data._decode import CORRUPT
@@ -40,6 +40,15 @@ def test_a_given_split_decides(tmp_path, cache, split):
     assert data.train.images.shape == (20, 3, 16, 16)
     assert data.train.starts.tolist() == [0, 4, 8, 12, 16, 20]
     assert data.report.split_from == "split given"
+
+
+@pytest.mark.parametrize("files", [{"a.zip": b"x"}, class_files(CLASSES[:2])])
+def test_what_cannot_be_loaded_is_not_said_to_be_ready(tmp_path, cache, files):
+    root = write_tree(tmp_path / "tree", files)
+    with pytest.raises(DataError) as refused:
+        load_tree(root)
+    assert missing("folder", root=root) == str(refused.value)
+    assert missing("folder", root=write_tree(tmp_path / "whole", class_files(CLASSES))) is None
 
 
 def test_classes_are_where_their_pixels_are(tmp_path, cache, split):
