@@ -1,5 +1,7 @@
 """The choice among patterns, held to the published table of what adapting less costs."""
 
+from dataclasses import replace
+
 import pytest
 
 from trainables._core.ending import allowed
@@ -15,7 +17,8 @@ ANIL = {
 def rows(accuracies, step=5):
     by_depth = {p: 10 * p.count("1") for p in accuracies}
     return [
-        Score(p, step, a / 100, 0.01, by_depth[p] / 10, by_depth[p]) for p, a in accuracies.items()
+        Score(p, step, a / 100, 0.01, by_depth[p] / 10, by_depth[p], 300)
+        for p, a in accuracies.items()
     ]
 
 
@@ -37,9 +40,7 @@ def test_a_loss_of_exactly_epsilon_is_allowed():
 
 def test_fewer_steps_are_a_choice_too():
     table = rows({"11": 90, "01": 85}) + rows({"11": 89.5, "01": 80}, step=1)
-    table = [
-        Score(r.pattern, r.step, r.accuracy, 0, r.adapt_ms, r.adapt_macs * r.step) for r in table
-    ]
+    table = [replace(r, adapt_macs=r.adapt_macs * r.step) for r in table]
     chosen, reference = choose(table, 0.01)
     assert (chosen.pattern, chosen.step) == ("11", 1)
     assert reference.step == 5
@@ -47,11 +48,16 @@ def test_fewer_steps_are_a_choice_too():
 
 def test_ties_go_to_the_more_accurate():
     table = [
-        Score("11", 1, 0.9, 0, 2, 20),
-        Score("01", 1, 0.9, 0, 1, 10),
-        Score("10", 1, 0.91, 0, 1, 10),
+        Score("11", 1, 0.9, 0, 2, 20, 5),
+        Score("01", 1, 0.9, 0, 1, 10, 5),
+        Score("10", 1, 0.91, 0, 1, 10, 5),
     ]
     assert choose(table, 0.05)[0].pattern == "10"
+
+
+def test_what_a_race_dropped_is_no_candidate():
+    table = rows({"11": 90, "01": 95})
+    assert choose([table[0], replace(table[1], tasks=25)], 0.01)[0].pattern == "11"
 
 
 def test_the_clock_can_be_anything_that_orders():
