@@ -3,14 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: sweep test slow check clean
+.PHONY: sweep test slow check bench bench-check clean
 
 sweep: $(READY)  ## the quickstart: embedded data, a few minutes on two cores
 	$(BIN)/fewtune sweep
 
+# branch coverage over both; below the threshold of pyproject.toml the second one fails, and
+# `coverage report` names the lines
 test: $(READY)  ## every fast test, and those that start a local Ray
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest -m "cluster and not slow"
+	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0
+	$(BIN)/python -m pytest -m "cluster and not slow" --cov --cov-append --cov-report=
 
 slow: $(READY)  ## the heavy tests and the independent references, which CI runs too
 	$(BIN)/python -m pytest -m "slow or reference"
@@ -21,11 +23,17 @@ check: $(READY)  ## format, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(READY)  ## every benchmark against its floor: hours; NAMES="roofline" takes some of them
+	$(BIN)/python -m benchmarks $(NAMES)
+
+bench-check: $(READY)  ## the stored results against their floors
+	$(BIN)/python -m benchmarks --check $(NAMES)
+
 # torch comes first and by its exact pin, so that no other package's range chooses another build
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev,bench]"
 	touch $(READY)
 
 clean:

@@ -97,12 +97,12 @@ def train(args: argparse.Namespace, arms: dict[str, Arm], teacher: Teacher) -> N
     started = time.perf_counter()
     for i in range(args.iterations):
         episodes = lead.episodes()
-        run, _ = teacher_step(teacher, episodes)
+        adviser, _ = teacher_step(teacher, episodes)
         for arm in arms.values():
             if arm.told is None:
                 maml_update(arm.rig, arm.outer, episodes)
             else:
-                student_step(arm.rig, arm.outer, teacher, run, episodes, arm.told)
+                student_step(arm.rig, arm.outer, adviser, episodes, arm.told)
         if (i + 1) % max(1, args.iterations // 5) == 0:
             seen = {name: round(quick_accuracy(arm.rig, 50), 3) for name, arm in arms.items()}
             guide = round(quick_accuracy(teacher.rig, 50), 3)

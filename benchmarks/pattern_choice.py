@@ -2,7 +2,7 @@
 
     FEWTUNE_DATA=... python -m benchmarks.pattern_choice [--heads shared,prototype]
 
-Meta-trains one small Omniglot student a head (kept under runs/), then runs both ways on the same
+Takes one Omniglot student a head (``models``), then runs both ways on the same
 validation tasks, in turn: the whole table goes chunk by chunk, and after each third of it every
 epsilon is raced from nothing. Both end with what a trial reports: the chosen pattern and the full
 one on all tasks, and the adaptation times of every pattern that was scored.
@@ -17,27 +17,27 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from benchmarks.models import Recipe, student
 from benchmarks.record import Row, save
-from trainables._core import evaluate
-from trainables._core.ending import VALIDATION_SEED, macs, measure, scored_tasks
-from trainables._core.episodes import Sampler
-from trainables._core.patterns import candidates, choose, full
+from trainables._core.ending import CHUNK, VALIDATION_SEED, macs, measure, scored_tasks
+from trainables._core.episodes import Sampler, TaskShape
+from trainables._core.evaluate import Setting, interval
+from trainables._core.patterns import Score, candidates, choose, full
 from trainables._core.race import Scored, Terms, race
 from trainables._data import load
-from trainables._learner import RunSettings, TaskShape
-from trainables.maml import Maml
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trainables._core.evaluate import Accuracies
+    from trainables._core.layers import Params
+    from trainables._core.networks import Network
     from trainables._core.race import Key
-    from trainables._core.rig import Rig
+    from trainables._data import Dataset
 
 SHAPE = TaskShape(5, 1, 15)
 STEPS = 5
@@ -52,41 +52,39 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", default="shared,prototype")
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--iterations", type=int, default=500)
+    parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--tasks", type=int, default=300, help="N, validation tasks of a choice")
     parser.add_argument("--tables", type=int, default=2, help="whole tables; their tasks: the pool")
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--models", type=Path, default=Path("runs"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default="pattern_choice")
     return parser.parse_args()
 
 
-def trained(args: argparse.Namespace, head: str, data: object) -> Rig:
-    """A meta-trained student, from ``--models`` where it is already there."""
-    config = {
-        "student.width": args.width,
-        "student.head": head,
-        "inner_steps": STEPS,
-        "inner_rate": 0.1,
-        "order": "first",
-        "outer_rate": 5e-3,
-    }
-    run = RunSettings(args.iterations, seed=0, device=args.device)
-    learner = Maml(config, data, TaskShape(5, 1, 5), run)
-    file = args.models / f"pattern_choice_{head}_{args.width}_{args.iterations}.pt"
-    if file.is_file():
-        learner.load_state_dict(torch.load(file, weights_only=True))  # noqa: TID251  its own file
-    else:
-        for _ in range(args.iterations):
-            learner.step()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(learner.state_dict(), file)
-    rig = learner.rig
-    rig.meta = {n: p.detach() for n, p in rig.meta.items()}
-    rig.validation = Sampler(data.validation, data, SHAPE, args.device)
-    return rig
+@dataclass(frozen=True)
+class Scene:
+    """A student, the tasks it is judged on, and what its patterns cost."""
+
+    network: Network
+    meta: Params
+    sampler: Sampler
+    setting: Setting
+    costs: dict[Key, float]
+
+
+def scene(recipe: Recipe, data: Dataset, device: str) -> Scene:
+    """Everything a choice needs, with a student that is meta-trained unless it is kept."""
+    network, params = student(recipe, data)
+    setting = Setting(STEPS, recipe.inner_rate, SHAPE.ways, views=0, inductive=True)
+    keys = [(p, t) for p in candidates(len(network.layers)) for t in range(1, STEPS + 1)]
+    return Scene(
+        network,
+        {n: p.to(device) for n, p in params.items()},
+        Sampler(data.validation, data, SHAPE, device),
+        setting,
+        macs(network, setting, SHAPE, keys),
+    )
 
 
 @dataclass
@@ -120,7 +118,6 @@ class Measured:
     table: Clock
     races: dict[float, list[Clock]] = field(default_factory=dict)
     chosen: dict[float, list[Key]] = field(default_factory=dict)
-    rows: dict[float, int] = field(default_factory=dict)  # pairs of pattern and task scored
 
 
 def terms(epsilon: float) -> Terms:
@@ -128,44 +125,45 @@ def terms(epsilon: float) -> Terms:
     return Terms(REFERENCE, epsilon, SHAPE.ways * SHAPE.queries)
 
 
-def side_by_side(rig: Rig, costs: dict[Key, float], seed: int, tasks: int) -> Measured:
+def empty(given: Scene, seed: int, tasks: int) -> Scored:
+    """A table of all patterns and steps, nothing scored yet."""
+    return scored_tasks(
+        given.network,
+        given.meta,
+        given.sampler,
+        given.setting,
+        seed=seed,
+        tasks=tasks,
+        patterns=dict.fromkeys(pattern for pattern, _ in given.costs),
+    )
+
+
+def side_by_side(given: Scene, seed: int, tasks: int) -> Measured:
     """The whole table, and after each third of it a race for every epsilon."""
-    meta, setting = rig.meta, rig.setting
 
-    def fresh() -> Scored:
-        return scored_tasks(
-            rig.network,
-            meta,
-            rig.validation,
-            setting,
-            seed=seed,
-            tasks=tasks,
-            patterns=candidates(5),
-        )
+    def priced(scored: Scored) -> None:
+        args = (given.network, given.meta, given.sampler, given.setting)
+        measure(*args, seed, scored.accuracies())
 
-    def timed(scored: Scored) -> None:
-        measure(rig.network, meta, rig.validation, setting, seed, scored.accuracies())
-
-    device = rig.validation.device
-    table, scored = Clock(device), fresh()
+    device = given.sampler.device
+    table, scored = Clock(device), empty(given, seed, tasks)
     found = Measured({}, table)
     chunks = len(scored.ends)
     for number in range(1, chunks + 1):
         with table:
             scored.extend(scored.keys, number)
         if number * THIRDS % chunks < THIRDS:
+            print(f"chunk {number} of {chunks}: {table.seconds:.0f} s of the table", flush=True)
             for epsilon in EPSILONS:
                 clock = Clock(device)
                 with clock:
-                    raced = fresh()
-                    key = race(raced, costs, terms(epsilon))
-                    timed(raced)
+                    raced = empty(given, seed, tasks)
+                    key = race(raced, given.costs, terms(epsilon))
+                    priced(raced)
                 found.races.setdefault(epsilon, []).append(clock)
                 found.chosen.setdefault(epsilon, []).append(key)
-                found.rows[epsilon] = sum(map(raced.tasks, raced.keys))
-        print(f"chunk {number} of {chunks}: {table.seconds:.0f} s of the table", flush=True)
     with table:
-        timed(scored)
+        priced(scored)
     found.accuracies = scored.accuracies()
     return found
 
@@ -173,7 +171,7 @@ def side_by_side(rig: Rig, costs: dict[Key, float], seed: int, tasks: int) -> Me
 def of_the_table(accuracies: Accuracies, costs: dict[Key, float], epsilon: float) -> Key:
     """The choice that the complete table gives."""
     rows = [
-        evaluate.Score(p, t, *evaluate.interval(values), 0.0, int(costs[p, t]), len(values))
+        Score(p, t, *interval(values), 0.0, int(costs[p, t]), 0.0, len(values))
         for (p, t), values in accuracies.items()
     ]
     chosen, _ = choose(rows, epsilon)
@@ -187,7 +185,7 @@ def drawn(pool: Accuracies, seed: int, tasks: int) -> Accuracies:
     return {key: values[index] for key, values in pool.items()}
 
 
-def from_pool(accuracies: Accuracies, chunk: int = 25) -> Scored:
+def from_pool(accuracies: Accuracies, chunk: int = CHUNK) -> Scored:
     """An empty table over tasks whose accuracies are known."""
     parts = {key: values.split(chunk) for key, values in accuracies.items()}
     score: Callable[..., Accuracies] = lambda number, wanted: {  # noqa: E731
@@ -258,25 +256,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     data = load("omniglot", root=None)
     rows: list[Row] = []
-    pools = {}
     for head in args.heads.split(","):
-        rig = trained(args, head, data)
-        keys = [(p, t) for p in candidates(5) for t in range(1, STEPS + 1)]
-        costs = macs(rig.network, rig.setting, SHAPE, keys)
-        tables = [
-            side_by_side(rig, costs, VALIDATION_SEED + i, args.tasks) for i in range(args.tables)
-        ]
+        given = scene(Recipe("omniglot", args.width, head, args.iterations), data, args.device)
+        seeds = range(VALIDATION_SEED, VALIDATION_SEED + args.tables)
+        tables = [side_by_side(given, seed, args.tasks) for seed in seeds]
         for epsilon in EPSILONS:
-            rows += rows_of(head, epsilon, tables, costs, args.repeats)
-        pools[head] = {
-            "accuracy_full": evaluate.interval(
-                torch.cat([m.accuracies[REFERENCE] for m in tables])
-            )[0],
-            "share_of_scores": {
-                str(e): tables[0].rows[e] / (len(keys) * args.tasks) for e in EPSILONS
-            },
-        }
-    save(args.name, rows, threads=args.threads, device=args.device, tables=pools)
+            rows += rows_of(head, epsilon, tables, given.costs, args.repeats)
+    save(args.name, rows, threads=args.threads, device=args.device)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ import json
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "numpy", "ray", "optuna")
+PEERS = ("higher", "torchopt")  # the extra `bench`: named where they are installed
+KEYS = ("name", "command", "commit", "machine", "versions", "rows")  # of every document
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class Row:
         if self.floor is None:
             return True
         return self.value >= self.floor if self.better == "higher" else self.value <= self.floor
+
+    def line(self) -> str:
+        """The figure and its floor on one line."""
+        against = "" if self.floor is None else f"  floor {self.floor:g}"
+        mark = "ok  " if self.holds() else "MISS"
+        return f"{mark} {self.id}: {self.value:.4g} {self.unit}{against}  {self.detail}"
 
 
 def machine() -> dict[str, str | int]:
@@ -59,8 +68,18 @@ def commit() -> str:
             ["git", *words], cwd=here, capture_output=True, text=True, check=False
         ).stdout.strip()
 
-    dirty = git("status", "--porcelain", "--untracked-files=no", "--", ":/search", ":/trainables")
+    code = (":/search", ":/trainables", ":/benchmarks/*.py")
+    dirty = git("status", "--porcelain", "--", *code)
     return git("rev-parse", "--short", "HEAD") + ("+changes" if dirty else "")
+
+
+def versions() -> dict[str, str]:
+    """Python's and those of the packages that figures depend on."""
+    found = {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
+    for package in PEERS:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def save(name: str, rows: list[Row], **more: object) -> Path:
@@ -78,7 +97,7 @@ def save(name: str, rows: list[Row], **more: object) -> Path:
         "commit": commit(),
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "versions": versions(),
         "rows": [asdict(row) for row in rows],
         **more,
     }
@@ -86,7 +105,37 @@ def save(name: str, rows: list[Row], **more: object) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     for row in rows:
-        against = "" if row.floor is None else f"  floor {row.floor:g}"
-        mark = "ok  " if row.holds() else "MISS"
-        sys.stdout.write(f"{mark} {row.id}: {row.value:.4g} {row.unit}{against}  {row.detail}\n")
+        sys.stdout.write(f"{row.line()}\n")
     return path
+
+
+class ResultError(ValueError):
+    """A result file is missing, or does not have the one form."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a reader wants of a result file."""
+
+    command: str
+    rows: list[Row]
+
+
+def read(path: Path) -> Result:
+    """A stored result.
+
+    Raises:
+        ResultError: the file is missing or of another form.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        lacking = [key for key in KEYS if key not in document]
+        rows = [] if lacking else [Row(**row) for row in document["rows"]]
+    except (OSError, ValueError, TypeError) as error:
+        msg = f"A result file is JSON with {', '.join(KEYS)}; {path.name}: {error}."
+        raise ResultError(msg) from error
+    if lacking or not rows:
+        what = f"lacks {', '.join(lacking)}" if lacking else "has no rows"
+        msg = f"A result file is JSON with {', '.join(KEYS)}; {path.name} {what}."
+        raise ResultError(msg)
+    return Result(document["command"], rows)

@@ -22,6 +22,7 @@ _SHOWN = (
     "adapt_ms",
     "adapt_speedup",
     "adapt_macs",
+    "adapt_mib",
     "student_params",
     "student_mib",
     "student_macs",

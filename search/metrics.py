@@ -62,6 +62,7 @@ METRICS: Mapping[str, Metric] = {
     "adapt_ms": Metric("time to adapt to one task", "ms", "min"),
     "adapt_speedup": Metric("time of the pattern of meta-training over adapt_ms", "", "max"),
     "adapt_macs": Metric("multiply-accumulates to adapt to one task", "", "min"),
+    "adapt_mib": Metric("peak memory to adapt to one task, weights and images aside", "MiB", "min"),
     "student_params": Metric("parameters of the student", "", "min", early=True),
     "student_mib": Metric("stored weights of the student, float32", "MiB", "min", early=True),
     "student_macs": Metric("multiply-accumulates to classify one image", "", "min", early=True),

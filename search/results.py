@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MARGIN = 0.1
 WIDE = 160  # columns where no terminal limits them
 _SHOWN = ("accuracy_ci95", "quality_drop", "pattern", "inner_steps", "test_accuracy")
-_OF_FRONT = (*_SHOWN, "student_mib")  # what decides which one to take home
+_OF_FRONT = (*_SHOWN, "student_mib", "adapt_mib")  # what decides which one to take home
 
 
 @dataclass(frozen=True)

@@ -112,18 +112,33 @@ class LambdaAdaptation(Learner):
     ) -> dict[str, float]:
         parsed = cast("LambdaConfig", parse_config(cls, config))
         if parsed.checkpoint:
-            return known_before(_student(parsed.checkpoint).spec.network(), ways)
+            given = given_student(parsed.checkpoint, channels=channels, size=size)
+            return known_before(given.spec.network(), ways)
         return known_before(
             student_network(parsed.student, channels=channels, size=size, ways=ways), ways
         )
 
 
-def _student(folder: str) -> Student:
+def given_student(folder: str, *, channels: int, size: int) -> Student:
+    """The student in a folder.
+
+    Raises:
+        ConfigError: there is none, or it reads other images.
+    """
     try:
-        return Student.load(Path(folder).expanduser())
+        student = Student.load(Path(folder).expanduser())
     except StudentError as error:
         msg = f"checkpoint: {error}"
         raise ConfigError(msg) from error
+    spec = student.spec
+    if (spec.channels, spec.size) != (channels, size):
+        msg = (
+            f"checkpoint: the student in {folder} reads {spec.channels}-channel images of "
+            f"{spec.size} px, and the data are {channels}-channel images of {size} px; set "
+            f"data.channels and data.size to the student's."
+        )
+        raise ConfigError(msg)
+    return student
 
 
 def rig_of_checkpoint(
@@ -136,14 +151,8 @@ def rig_of_checkpoint(
     Raises:
         ConfigError: the folder holds no student, or one for other images.
     """
-    spec = (student := _student(config.checkpoint)).spec
-    if (spec.channels, spec.size) != (data.channels, data.size):
-        msg = (
-            f"checkpoint: the student in {config.checkpoint} reads {spec.channels}-channel images "
-            f"of {spec.size} px, and the data are {data.channels}-channel images of {data.size} "
-            f"px; set data.channels and data.size to the student's."
-        )
-        raise ConfigError(msg)
+    student = given_student(config.checkpoint, channels=data.channels, size=data.size)
+    spec = student.spec
     own = StudentSettings(
         width=spec.width,
         depth=spec.depth,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -92,6 +93,14 @@ def test_version():
     done = fewtune("--version")
     assert (done.returncode, done.stdout.split()[0].strip(",")) == (0, "fewtune")
     assert invoke("--version").stdout == done.stdout
+
+
+def test_version_of_a_source_tree_that_is_not_installed(monkeypatch):
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert invoke("--version").stdout == "fewtune, not installed: run from its source tree\n"
 
 
 @pytest.mark.parametrize("words", [["methods"], ["data", "list"], ["data", "check", "glyphs"]])

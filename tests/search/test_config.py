@@ -151,6 +151,7 @@ line 9, seed: Expected a whole number; found the word 'x'.
     ("text", "says"),
     [
         ("method: mmal", "line 1, method: There is no method mmal. Did you mean maml?"),
+        ("method: mmal\nspace: {x: 1}", "line 1, method: There is no method mmal. Did you mean"),
         ("method: 3", "line 1, method: Expected a word; found 3."),
         ("method: maml\ndata: 5", "line 2, data: Expected a mapping of keys to values; found 5."),
         ("method: maml\ndata: {sorce: x}", "data.sorce: Unknown key sorce. Did you mean source?"),

@@ -47,6 +47,7 @@ def test_whole_numbers_serve_as_real_ones_but_not_the_other_way():
     assert read_entry(1, like=0.5) == Fixed(1.0, why=WHY)
     assert read_entry({"float": [0, 1]}, like=0.5) == Float(0.0, 1.0, why=WHY)
     assert read_entry({"choice": [0, 1]}, like=0.5) == Choice((0.0, 1.0), why=WHY)
+    assert read_entry(True, like=False) == Fixed(True, why=WHY)
 
 
 @pytest.mark.parametrize(

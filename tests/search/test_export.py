@@ -160,6 +160,13 @@ def test_a_front_without_a_bulge_has_no_distances(points):
     assert knee_distances(points) == pytest.approx([0.0] * len(points), abs=1e-6)
 
 
+def test_no_plane_rewards_a_worse_value():
+    # scaled: (1/3, 1/4, 2/3), (1, 0, 0), (1/3, 1/2, 0), (0, 1, 1); the plane through the last
+    # three falls with the third objective, so all weigh the same: x + y + z = 1
+    found = knee_distances([(1, 1, 3), (3, 0, 1), (1, 2, 1), (0, 4, 4)])
+    assert found == pytest.approx([d / 3**0.5 for d in (-0.25, 0, 1 / 6, -1)], abs=1e-6)
+
+
 def test_scales_and_constant_objectives_do_not_matter():
     points = [(0.0, 100.0), (1.0, 20.0), (5.0, 10.0), (10.0, 0.0)]
     scaled = [(1e6 * x, 7.0, 3.0 + y / 1e3) for x, y in points]
@@ -197,10 +204,14 @@ def test_a_bundle_is_whole_and_says_where_it_comes_from(run, tmp_path):
 
 
 def test_the_readme_names_the_mode_and_the_numbers(run, tmp_path):
+    place = RunDir.open(run)
+    beside = {**place.results()[3], "id": 3}
+    beside["metrics"]["accuracy_transductive"] = 0.95
+    place.write_result(beside)
     export(run, "best", {}, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
-    for words in ("90.0 % ± 1.0", "**inductive**", "| `student_mib` | 0.0763 MiB |",
-                  "`test_accuracy` was not measured",
+    for words in ("90.0 % ± 1.0", "**inductive**", "the other way (transductive): 95.0 %.",
+                  "| `student_mib` | 0.0763 MiB |", "`test_accuracy` was not measured",
                   "conv2 and head learn, conv1 stays as trained", "16 x 16 pixels",
                   "any number of classes from 2 on", "seed 0, 3 meta-iterations"):  # fmt: skip
         assert words in text

@@ -4,7 +4,8 @@ from search.metrics import EARLY, METRICS, USABLE, refusal
 
 CONTRACT = [
     "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
-    "adapt_ms", "adapt_speedup", "adapt_macs", "student_params", "student_mib", "student_macs",
+    "adapt_ms", "adapt_speedup", "adapt_macs", "adapt_mib", "student_params", "student_mib",
+    "student_macs",
     "teacher_accuracy", "test_accuracy", "test_accuracy_ci95", "train_seconds",
 ]  # fmt: skip
 WORDS = ["pattern", "normalisation"]

@@ -134,6 +134,11 @@ def test_the_share_never_exceeds_the_box() -> None:
     assert share_of_box([(-1.0, -40.0), (-0.9, -50.0)], objectives, box) == 1.0
 
 
+def test_a_box_without_room_holds_nothing() -> None:
+    flat = {"reference": {"accuracy": 1.0}, "ideal": {"accuracy": 1.0}}
+    assert share_of_box([(-1.0,)], {"accuracy": "max"}, flat) == 0.0
+
+
 def test_the_ideal_point_fills_the_box() -> None:
     box = {
         "reference": {"accuracy": 0.5, "adapt_ms": 4.0},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from search._tensorboard import BoardWriter
+from search._tensorboard import BoardWriter, _result
 from search.board import command, serve
 from search.errors import UserError
 from search.metrics import METRICS
@@ -205,3 +205,21 @@ def test_a_server_that_cannot_start_is_the_users_error(
     monkeypatch.setattr(subprocess, "run", refuse)
     with pytest.raises(UserError, match="another --port"):
         serve(run.path, port=80)
+
+    def stopped(words: list[str], *, check: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", stopped)
+    serve(run.path)  # Ctrl-C is how it ends
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        serve(run.path)
+
+
+def test_the_last_word_of_a_failed_trial_says_why() -> None:
+    failure = {"kind": "diverged", "reason": "the loss became nan"}
+    record = Record(3, {}, "FAIL", {"accuracy": 0.5}, failure, 2.0)
+    assert _result(record).splitlines() == [
+        "**FAIL** after 2.0 s - diverged: the loss became nan", "",
+        "| metric | value |", "|---|---|", "| accuracy | 50.0 % |",
+    ]  # fmt: skip

@@ -26,7 +26,7 @@ RUN = RunSettings(iterations=6, seed=3, validation_tasks=6, quick_tasks=3)
 SHAPE = TaskShape(3, 1, 2)
 METRICS = {
     "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
-    "adapt_ms", "adapt_speedup", "adapt_macs", *EARLY, "train_seconds",
+    "adapt_ms", "adapt_speedup", "adapt_macs", "adapt_mib", *EARLY, "train_seconds",
 }  # fmt: skip
 TIMES = {"adapt_ms", "adapt_speedup", "train_seconds"}
 

@@ -15,9 +15,11 @@ and where the head alone is updated all steps stay within the support set's Gram
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
@@ -53,7 +55,7 @@ class Rule:
 
 @dataclass
 class Adapted:
-    """Tasks after adaptation: ``steps[t]`` is what t inner steps leave, t = 0..T.
+    """Tasks after adaptation: ``steps[t]`` is what t inner steps leave, t = 0..T, or T alone.
 
     Each entry holds the updated tensors only, with leading dimension B; ``meta`` are the
     parameters all tasks share. ``prefix`` is the support set's map at l0 ``[B, M, H, W, C]``,
@@ -72,22 +74,42 @@ class Adapted:
         """l0, the lowest updated layer."""
         return first_updated(self.pattern)
 
+    @cached_property
+    def rows(self) -> torch.Tensor | None:
+        """What the layer at l0 gathers from the prefix in every pass."""
+        return self.network.rows(self.prefix, self.start)
+
+    def settled(self) -> Adapted:
+        """The last step alone, without a graph."""
+        stats = [(mean.detach(), rstd.detach()) for mean, rstd in self.prefix_stats.values]
+        last = {n: p.detach() for n, p in self.steps[-1].items()}
+        return replace(
+            self, steps=[last], prefix=self.prefix.detach(), prefix_stats=Statistics(values=stats)
+        )
+
     def params(self, step: int) -> dict[str, torch.Tensor]:
         """Every tensor a forward pass needs after ``step`` steps."""
         return {**self.meta, **self.steps[step]}
 
     def logits(
-        self, step: int, x: torch.Tensor, stats: Statistics | None, *, from_prefix: bool = False
+        self,
+        step: int,
+        x: torch.Tensor,
+        stats: Statistics | None,
+        *,
+        from_prefix: bool = False,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Predictions ``[B, M, N]`` for images, or for their maps at l0, after ``step`` steps.
 
-        ``stats`` are the support set's (inductive), or None: the batch's own (transductive).
+        ``stats`` are the support set's (inductive), or None: the batch's own (transductive);
+        ``rows`` the network's of these maps, for whoever asks at several steps.
         """
         params = self.params(step)
         span = slice(self.start if from_prefix else 0, None)
         if stats is not None:
             stats = stats.replayed(len(self.prefix_stats.values) if from_prefix else 0)
-        x = self.network.run(params, x, stats, span)
+        x = self.network.run(params, x, stats, span, rows)
         return head_logits(self.network.features(x), params[HEAD_W], params[HEAD_B])
 
     def statistics(self, step: int) -> Statistics:
@@ -95,7 +117,7 @@ class Adapted:
         stats = Statistics()
         if self.network.measures and self.start < len(self.network.body):
             span = slice(self.start, None)
-            self.network.run(self.params(step), self.prefix, stats, span)
+            self.network.run(self.params(step), self.prefix, stats, span, self.rows)
         return Statistics(values=self.prefix_stats.values + stats.values)
 
 
@@ -120,6 +142,7 @@ def adapt(
     second_order: bool = True,
     loss: InnerLoss | None = None,
     tick: Callable[[], None] | None = None,
+    history: bool = True,
 ) -> Adapted:
     """Adapts B tasks at once and keeps what every step left.
 
@@ -133,6 +156,7 @@ def adapt(
         second_order: with ``train``, also through the inner gradients (MAML; False: FOMAML).
         loss: the inner loss, cross-entropy on the support labels if left out.
         tick: called once the start is ready and after every step, for whoever holds a clock.
+        history: keep what every step left; False: what the last one left, as a device does.
 
     Raises:
         ValueError: the pattern does not fit the network, or the head the number of classes.
@@ -147,17 +171,18 @@ def adapt(
         if start == depth and loss is None:
             features = network.features(prefix)
             classifier = network.head.start(meta, features, labels, rule.ways)
-            run.steps = _HeadSteps(features, labels, classifier, rule, tick)
+            steps = _HeadSteps(features, labels, classifier, rule, tick)
+            run.steps = steps if history else [steps[-1]]
             return run
         if train and second_order:
             moves = _exactly(run, labels, rule, loss)
         else:
             moves = _plainly(run, labels, rule, loss, train=train)
-        steps = []
+        kept: deque[Params] = deque(maxlen=None if history else 1)
         for step in moves:
-            steps.append(step)
+            kept.append(step)
             tick()
-    run.steps = steps
+    run.steps = list(kept)
     return run
 
 
@@ -227,7 +252,7 @@ def _start(
     head = run.network.head
     features = run.prefix.new_empty(len(run.prefix), 1, 1)
     if head.kind == "prototype":
-        x = run.network.run(params, run.prefix, None, slice(run.start, None))
+        x = run.network.run(params, run.prefix, None, slice(run.start, None), run.rows)
         features = run.network.features(x)
     weight, bias = head.start(run.meta, features, labels, ways)
     return {HEAD_W: weight, HEAD_B: bias}
@@ -253,7 +278,7 @@ def _exactly(
     yield step
     for _ in range(rule.steps):
         params = {**run.meta, **step}
-        x = run.network.run(params, run.prefix, None, slice(run.start, None))
+        x = run.network.run(params, run.prefix, None, slice(run.start, None), run.rows)
         features = run.network.features(x)
         value = loss(head_logits(features, params[HEAD_W], params[HEAD_B]), features)
         grads = torch.autograd.grad(
@@ -269,7 +294,7 @@ def _plainly(
     """Steps by first derivatives alone; with ``train`` only the start hangs on theta (FOMAML)."""
     network, target = run.network, one_hot(labels, rule.ways, run.prefix.dtype)
     body, head = network.body[run.start :], run.pattern[-1] == "1"
-    suffix = Suffix(body, run.pattern[run.start : -1], run.prefix, run.meta)
+    suffix = Suffix(body, run.pattern[run.start : -1], run.prefix, run.rows, run.meta)
     fast = _fast(run)
     shares = network.head.kind == "prototype" and not train
     passed = suffix.forward(fast) if shares or rule.steps else None
@@ -280,13 +305,13 @@ def _plainly(
         step = fast | _start(run, run.meta, labels, rule.ways)
     step = step if train else {n: p.detach() for n, p in step.items()}
     yield step
-    for t in range(rule.steps):
-        if t or passed is None:
-            passed = suffix.forward({n: step[n] for n in fast})
+    for _ in range(rule.steps):
+        passed = passed or suffix.forward({n: step[n] for n in fast})
         told = _head_gradients(network.features(passed.out), step, target, loss, moves=head)
         grads = dict(told.classifier)
         if fast:
             grads |= passed.grads(network.map_gradient(told.features, passed.out))
+        passed = None  # its maps go before the next pass makes its own
         step = step | _moved(step, grads, rule.rate)
         yield step
 

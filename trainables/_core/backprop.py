@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 import torch
 import torch.nn.functional as F
 
-from trainables._core.kernels import Kept, gather, normed, normed_back, scatter
-from trainables._core.layers import ConvBlock, Params, product, wide
+from trainables._core.kernels import Kept, gather, normed, normed_back, product, scatter
+from trainables._core.layers import ConvBlock, Params, matrix, wide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Pass(Protocol):
     def out(self) -> torch.Tensor: ...
 
     def grads(self, g: torch.Tensor) -> Params:
-        """Gradients of the updated tensors, by name, from the gradient of ``out``."""
+        """Gradients of the updated tensors, by name, from the gradient of ``out``; once."""
 
 
 class Suffix:
@@ -39,6 +39,7 @@ class Suffix:
         layers: the layers from l0 on.
         bits: their part of the pattern, without the head's.
         prefix: the support set's map at l0, ``[B, M, H, W, C]``.
+        rows: what the layer there gathers from it.
         shared: parameters of the layers that are not updated.
     """
 
@@ -47,6 +48,7 @@ class Suffix:
         layers: Sequence[Layer],
         bits: str,
         prefix: torch.Tensor,
+        rows: torch.Tensor | None,
         shared: Mapping[str, torch.Tensor],
     ) -> None:
         self.layers, self.bits = layers, bits
@@ -54,12 +56,14 @@ class Suffix:
         self.shared = {n: p.detach() for n, p in shared.items()}
         written = bool(layers) and all(_is_written_out(layer, prefix.shape[1]) for layer in layers)
         self.blocks = cast("list[ConvBlock]", list(layers)) if written else []
-        self.rows = gather(self.prefix, self.blocks[0].window) if written else None
+        self.rows = None if rows is None else rows.detach()
 
     def forward(self, fast: Params) -> Pass:
         """A pass with each task's own tensors ``fast`` in the updated layers."""
         own = {n: p.detach() for n, p in fast.items()}
-        return _Recorded(self, own) if self.rows is None else _WrittenOut(self, own, self.rows)
+        if self.blocks and self.rows is not None:
+            return _WrittenOut(self, own, self.rows)
+        return _Recorded(self, own)
 
 
 def _is_written_out(layer: Layer, images: int) -> bool:
@@ -78,8 +82,8 @@ class _Recorded:
         params = {**suffix.shared, **self._fast}
         with torch.enable_grad():
             x = suffix.prefix
-            for layer in suffix.layers:
-                x = layer.forward(params, x, None)
+            for index, layer in enumerate(suffix.layers):
+                x = layer.forward(params, x, None, None if index else suffix.rows)
         self._out, self.out = x, x.detach()
 
     def grads(self, g: torch.Tensor) -> Params:
@@ -110,7 +114,7 @@ class _WrittenOut:
         self.out = x
 
     def _block(self, block: ConvBlock, rows: torch.Tensor) -> torch.Tensor:
-        y = product(rows, self._params[f"{block.name}.conv.weight"])
+        y = product(rows, matrix(self._params[f"{block.name}.conv.weight"]))
         z, kept = normed(y, *self._affine(block))
         z = z.relu_()
         x = z.view(len(z), self._images, *block.window.out, block.width)
@@ -131,7 +135,8 @@ class _WrittenOut:
         found: Params = {}
         suffix = self._suffix
         for index in reversed(range(len(self._steps))):
-            block, step, name = suffix.blocks[index], self._steps[index], suffix.blocks[index].name
+            block, name = suffix.blocks[index], suffix.blocks[index].name
+            step = self._steps.pop()  # what the layers above kept is free by now
             g = _before_relu(block, step, g)
             g, gain, bias = normed_back(g, step.kept, self._affine(block)[0])
             weight = self._params[f"{name}.conv.weight"]
@@ -140,8 +145,7 @@ class _WrittenOut:
                 found[f"{name}.conv.weight"] = own.view(len(g), *weight.shape[-4:])
                 found[f"{name}.conv.gain"], found[f"{name}.conv.bias"] = gain, bias
             if index:
-                matrix = weight.reshape(*weight.shape[:-4], -1, block.width)
-                g = scatter(torch.matmul(g, matrix.mT), block.window, self._images)
+                g = scatter(product(g, matrix(weight).mT), block.window, self._images)
         return found
 
 

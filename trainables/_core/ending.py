@@ -10,6 +10,7 @@ from trainables._core import evaluate
 from trainables._core.cost import adapt_macs, known_before
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.evaluate import Batches
+from trainables._core.memory import adapt_mib
 from trainables._core.patterns import candidates, choose, first_updated
 from trainables._core.race import Scored, Terms, complete, race
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from trainables._core.race import Key
     from trainables._core.student import Student
 
-CHUNK = 25  # tasks scored at once: memory against overhead, our default
+CHUNK = 8  # tasks scored at once: beyond, caches overflow; measured
 VALIDATION_SEED, TEST_SEED = 1_000_003, 2_000_003
 
 Metric = float | int | str | None
@@ -117,12 +118,13 @@ def measure(
     seed: int,
     accuracies: Accuracies,
 ) -> list[Score]:
-    """The rows of what was scored, each pattern's time measured on the first task."""
+    """The rows of what was scored, each pattern's time and memory measured on the first task."""
     one = next(at_size(sampler.fixed(seed, 1, 1), network.into[-1]))
     patterns = dict.fromkeys(pattern for pattern, _ in accuracies)
     times = {p: evaluate.milliseconds(network, meta, one, setting, p) for p in patterns}
+    mib = {p: adapt_mib(network, meta, one, setting, p) for p in patterns}
     images = one.support.shape[1] * (1 + setting.views)
-    return evaluate.table(network, accuracies, times, setting, images)
+    return evaluate.table(network, accuracies, times, mib, setting, images)
 
 
 def conclude(
@@ -191,6 +193,7 @@ def metrics_of(
         "adapt_ms": chosen.adapt_ms,
         "adapt_speedup": full.adapt_ms / chosen.adapt_ms,
         "adapt_macs": chosen.adapt_macs,
+        "adapt_mib": chosen.adapt_mib,
         **known_before(network, setting.ways),
         name: evaluate.interval(beside[chosen.pattern, chosen.step])[0],
     }

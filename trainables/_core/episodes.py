@@ -6,7 +6,7 @@ and normalised in one pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -73,6 +73,15 @@ class Episodes:
     query_labels: torch.Tensor  # [N*Q]
     tasks: int
     ways: int
+    first: int = 0  # of a part: the number of its first task in the whole
+
+    def split(self, size: int) -> list[Episodes]:
+        """The same tasks, at most ``size`` at a time."""
+        pairs = zip(self.support.split(size), self.query.split(size), strict=True)
+        return [
+            replace(self, support=s, query=q, tasks=len(s), first=self.first + i * size)
+            for i, (s, q) in enumerate(pairs)
+        ]
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,9 @@ from trainables._core import distill, evaluate, networks
 from trainables._core.adapt import HEAD_B, HEAD_W, adapt, cross_entropy
 from trainables._core.ending import CHUNK
 from trainables._core.heads import logits as head_logits
-from trainables._core.outer import MetaOptimiser, query_logits, task_loss
-from trainables._core.rig import Rig, build, maml_update, said_of
+from trainables._core.outer import MetaOptimiser, Objective, learn, query_logits, task_loss
+from trainables._core.parallel import side_by_side
+from trainables._core.rig import Rig, build, maml_update
 from trainables._core.settings import MethodConfig, StudentSettings
 from trainables._core.views import view_labels, with_views
 
@@ -64,6 +65,10 @@ class Words:
     logits: torch.Tensor
     features: torch.Tensor
 
+    def of(self, tasks: slice) -> Words:
+        """Of some of the tasks."""
+        return Words(self.logits[tasks], self.features[tasks])
+
 
 def build_teacher(
     settings: TeacherSettings,
@@ -107,29 +112,44 @@ def build_teacher(
     return Teacher(rig, MetaOptimiser(rig.meta, own.outer_rate, iterations))
 
 
-def teacher_step(teacher: Teacher, episodes: Episodes) -> tuple[Adapted, dict[str, float]]:
+@dataclass(frozen=True)
+class Adviser:
+    """The teacher adapted to a meta-batch, chunk by chunk."""
+
+    teacher: Teacher
+    runs: list[Adapted]
+
+    @torch.no_grad()
+    def words(self, images: torch.Tensor) -> Words:
+        """What it says of images ``[B, M, H, W, C]`` of the data's own size."""
+        parts = images.split([len(run.prefix) for run in self.runs])
+        said = side_by_side(self._say, list(zip(self.runs, parts, strict=True)))
+        return Words(torch.cat([w.logits for w in said]), torch.cat([w.features for w in said]))
+
+    def _say(self, pair: tuple[Adapted, torch.Tensor]) -> Words:
+        run, images = pair
+        rig, last = self.teacher.rig, len(run.steps) - 1
+        stats = run.statistics(last).replayed() if rig.setting.inductive else None
+        params = run.params(last)
+        features = rig.network.features(rig.network.run(params, images, stats))
+        return Words(head_logits(features, params[HEAD_W], params[HEAD_B]), features)
+
+
+def teacher_step(teacher: Teacher, episodes: Episodes) -> tuple[Adviser, dict[str, float]]:
     """One meta-iteration of the teacher; the adapted one is what the student will hear."""
-    return maml_update(teacher.rig, teacher.outer, episodes)
+    runs, said = maml_update(teacher.rig, teacher.outer, episodes)
+    return Adviser(teacher, runs), said
 
 
-def adapted_teacher(teacher: Teacher, episodes: Episodes) -> Adapted:
+def adapted_teacher(teacher: Teacher, episodes: Episodes) -> Adviser:
     """The teacher adapted without learning from it."""
     rig = teacher.rig
-    sized = rig.sized(episodes)
-    return adapt(
-        rig.network, rig.meta, sized.support, sized.support_labels, rig.setting.rule(rig.pattern)
-    )
+    rule = rig.setting.rule(rig.pattern)
 
+    def one(part: Episodes) -> Adapted:
+        return adapt(rig.network, rig.meta, part.support, part.support_labels, rule)
 
-@torch.no_grad()
-def words(teacher: Teacher, run: Adapted, images: torch.Tensor) -> Words:
-    """What the adapted teacher says of images ``[B, M, H, W, C]`` of the data's own size."""
-    rig = teacher.rig
-    last = len(run.steps) - 1
-    stats = run.statistics(last).replayed() if rig.setting.inductive else None
-    params = run.params(last)
-    features = rig.network.features(rig.network.run(params, images, stats))
-    return Words(head_logits(features, params[HEAD_W], params[HEAD_B]), features)
+    return Adviser(teacher, rig.chunks.over(one, rig.sized(episodes)))
 
 
 def inner_loss(
@@ -152,23 +172,20 @@ def inner_loss(
 
 def guided(
     rig: Rig,
-    teacher: Teacher,
-    run: Adapted,
+    said: Words,
     episodes: Episodes,
     distillation: Distillation,
     *,
     with_labels: bool,
     train: bool,
 ) -> Adapted:
-    """The student's inner loop with the adapted teacher at its side."""
+    """The student's inner loop with what the teacher ``said`` of the support set and its views."""
     setting = rig.setting
     labels = view_labels(episodes.support_labels, setting.views)
-    said = words(teacher, run, with_views(episodes.support, setting.views))
-    support = with_views(rig.sized(episodes).support, setting.views)
     return adapt(
         rig.network,
         rig.meta,
-        support,
+        with_views(rig.sized(episodes).support, setting.views),
         labels,
         setting.rule(rig.pattern),
         train=train,
@@ -180,8 +197,7 @@ def guided(
 def student_step(
     rig: Rig,
     outer: MetaOptimiser,
-    teacher: Teacher,
-    run: Adapted,
+    adviser: Adviser,
     episodes: Episodes,
     distillation: Distillation,
     *,
@@ -192,22 +208,26 @@ def student_step(
     Args:
         rig: the student.
         outer: its meta-optimiser.
-        teacher: whose words it hears.
-        run: the teacher, fully adapted to these episodes.
+        adviser: the teacher, fully adapted to these episodes.
         episodes: the meta-batch, at the data's own size.
         distillation: losses and weights.
         with_labels: False drops CE from the inner loss (Fixed Teacher).
     """
-    student = guided(rig, teacher, run, episodes, distillation, with_labels=with_labels, train=True)
-    sized = rig.sized(episodes)
-    z = query_logits(student, sized.query, inductive=rig.setting.inductive)
-    loss = task_loss(z, episodes.query_labels)
-    total = loss
-    if distillation.outer > 0:
-        said = words(teacher, run, episodes.query)
-        told = distill.kl(z, said.logits, distillation.temperature) / episodes.tasks
-        total = total + distillation.outer * told
-    return said_of(z, episodes, loss, outer.step(total))
+    on_support = adviser.words(with_views(episodes.support, rig.setting.views))
+    on_query = adviser.words(episodes.query) if distillation.outer > 0 else None
+
+    def objective(part: Episodes) -> Objective[None]:
+        here = slice(part.first, part.first + part.tasks)
+        said = on_support.of(here)
+        run = guided(rig, said, part, distillation, with_labels=with_labels, train=True)
+        z = query_logits(run, rig.sized(part).query, inductive=rig.setting.inductive)
+        loss = total = task_loss(z, part.query_labels)
+        if on_query is not None:
+            told = distill.kl(z, on_query.of(here).logits, distillation.temperature)
+            total = total + distillation.outer * told / part.tasks
+        return Objective(total, loss, z, lambda: None)
+
+    return learn(outer, rig.chunks, episodes, objective)[1]
 
 
 def guided_step(
@@ -221,10 +241,10 @@ def guided_step(
     """One meta-iteration: the teacher adapts (and learns), then the student under its guidance."""
     episodes = rig.episodes()
     if not teacher_learns:
-        run = adapted_teacher(teacher, episodes)
-        return student_step(rig, outer, teacher, run, episodes, distillation, with_labels=False)
-    run, seen = teacher_step(teacher, episodes)
-    metrics = student_step(rig, outer, teacher, run, episodes, distillation)
+        adviser = adapted_teacher(teacher, episodes)
+        return student_step(rig, outer, adviser, episodes, distillation, with_labels=False)
+    adviser, seen = teacher_step(teacher, episodes)
+    metrics = student_step(rig, outer, adviser, episodes, distillation)
     return metrics | {"teacher_loss": seen["loss"]}
 
 
@@ -241,11 +261,10 @@ def guided_accuracies(
     """Accuracy of every task of the sampler ``[tasks]``, full pattern, teacher at the side."""
     found = []
     for episodes in sampler.fixed(seed, tasks, CHUNK):
-        run = adapted_teacher(teacher, episodes)
-        student = guided(
-            rig, teacher, run, episodes, distillation, with_labels=with_labels, train=False
-        )
+        adviser = adapted_teacher(teacher, episodes)
+        said = adviser.words(with_views(episodes.support, rig.setting.views))
+        run = guided(rig, said, episodes, distillation, with_labels=with_labels, train=False)
         with torch.no_grad():
-            z = query_logits(student, rig.sized(episodes).query, inductive=rig.setting.inductive)
+            z = query_logits(run, rig.sized(episodes).query, inductive=rig.setting.inductive)
         found.append(evaluate.correct(z, episodes.query_labels))
     return torch.cat(found)

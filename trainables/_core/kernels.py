@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from typing_extensions import override
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 EPS = 1e-5
+MANY_IMAGES = 64  # of one channel, from which nine strided copies beat a gather: measured
 MOST_INDICES = 2**18  # of one index list; more images are taken in turns: our default, measured
 
 
@@ -52,51 +56,84 @@ class Window:
 Lists = tuple[torch.Tensor, torch.Tensor]  # rows to add up, and where each sum starts
 
 
-@lru_cache(maxsize=64)
-def _lists(window: Window, images: int, device: torch.device) -> tuple[Lists, Lists]:
-    """Index lists of the gather and of the scatter; padding is an empty sum."""
+def _inside(window: Window, images: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which looks hit the image, and the pixels that those see."""
     pixels = torch.arange(1, images * window.height * window.width + 1)
     pad = window.kernel // 2
     padded = F.pad(pixels.view(images, window.height, window.width), (pad, pad, pad, pad))
     k, s = window.kernel, window.stride
     taken = padded.unfold(1, k, s).unfold(2, k, s).reshape(-1) - 1
     inside = taken >= 0
-    rows = taken[inside]
-    gather = rows, inside.cumsum(0) - inside.long()
-    counts = torch.bincount(rows, minlength=len(pixels))
-    scatter = inside.nonzero()[:, 0][torch.argsort(rows, stable=True)], counts.cumsum(0) - counts
-    return _on(device, gather), _on(device, scatter)
+    return inside, taken[inside]
 
 
-def _on(device: torch.device, lists: Lists) -> Lists:
-    return lists[0].int().to(device), lists[1].int().to(device)
+@lru_cache(maxsize=64)
+def _to_gather(window: Window, images: int, device: torch.device) -> Lists:
+    """Index lists of the gather; padding is an empty sum."""
+    inside, rows = _inside(window, images)
+    return _on(device, rows, inside.cumsum(0) - inside.long())
+
+
+@lru_cache(maxsize=64)
+def _to_scatter(window: Window, images: int, device: torch.device) -> Lists:
+    """Index lists of the scatter, which an adaptation needs in fewer layers."""
+    inside, rows = _inside(window, images)
+    counts = torch.bincount(rows, minlength=images * window.height * window.width)
+    looks = inside.nonzero()[:, 0][torch.argsort(rows, stable=True)]
+    return _on(device, looks, counts.cumsum(0) - counts)
+
+
+def forget() -> None:
+    """Drops every index list; who needs one makes it again."""
+    _to_gather.cache_clear()
+    _to_scatter.cache_clear()
+
+
+def _on(device: torch.device, rows: torch.Tensor, starts: torch.Tensor) -> Lists:
+    return rows.int().to(device), starts.int().to(device)
 
 
 def _sums(rows: torch.Tensor, lists: Lists) -> torch.Tensor:
     return torch.embedding_bag(rows, *lists, False, 0, False, None)[0]  # noqa: FBT003  torch's
 
 
-def _in_turns(rows: torch.Tensor, window: Window, images: int, which: int) -> torch.Tensor:
+def _in_turns(
+    rows: torch.Tensor,
+    window: Window,
+    images: int,
+    lists: Callable[[Window, int, torch.device], Lists],
+) -> torch.Tensor:
     """The sums of all images' rows ``[images * n, C]``, few enough images at a time."""
     if images <= window.turn:
-        return _sums(rows, _lists(window, images, rows.device)[which])
+        return _sums(rows, lists(window, images, rows.device))
     parts = rows.view(images, -1, rows.shape[-1]).split(window.turn)
-    return torch.cat(
-        [_sums(p.flatten(0, 1), _lists(window, len(p), rows.device)[which]) for p in parts]
-    )
+    return torch.cat([_sums(p.flatten(0, 1), lists(window, len(p), p.device)) for p in parts])
+
+
+def _tap_by_tap(x: torch.Tensor, window: Window) -> torch.Tensor:
+    """The same for many grey images, whose rows of one number are no rows to gather."""
+    k, s, (h, w), pad = window.kernel, window.stride, window.out, window.kernel // 2
+    x = F.pad(x[..., 0], (pad, pad, pad, pad))
+    rows = x.new_empty(*x.shape[:2], h, w, k, k)
+    for i in range(k):
+        for j in range(k):
+            rows[..., i, j] = x[..., i : i + s * h : s, j : j + s * w : s][..., :h, :w]
+    return rows.view(len(x), -1, k * k)
 
 
 def gather(x: torch.Tensor, window: Window) -> torch.Tensor:
     """``[B, M, H, W, C] -> [B, M*h*w, k*k*C]``, no graph."""
     tasks, images, channels = x.shape[0], x.shape[1], x.shape[-1]
-    rows = _in_turns(x.reshape(-1, channels), window, tasks * images, 0)
+    if channels == 1 and tasks * images >= MANY_IMAGES:
+        return _tap_by_tap(x, window)
+    rows = _in_turns(x.reshape(-1, channels), window, tasks * images, _to_gather)
     return rows.view(tasks, -1, window.kernel**2 * channels)
 
 
 def scatter(g: torch.Tensor, window: Window, images: int) -> torch.Tensor:
     """The adjoint of ``gather``, no graph."""
     tasks, channels = g.shape[0], g.shape[-1] // window.kernel**2
-    rows = _in_turns(g.reshape(-1, channels), window, tasks * images, 1)
+    rows = _in_turns(g.reshape(-1, channels), window, tasks * images, _to_scatter)
     return rows.view(tasks, images, window.height, window.width, channels)
 
 
@@ -129,6 +166,54 @@ class _Scatter(torch.autograd.Function):
 def patches(x: torch.Tensor, window: Window) -> torch.Tensor:
     """``[B, M, H, W, C] -> [B, M*h*w, k*k*C]``, a kernel's view of every position."""
     return _Gather.apply(x, window) if x.requires_grad else gather(x, window)
+
+
+class _Product(torch.autograd.Function):
+    """rows W, task by task; its gradients come out row by row too, where torch's are transposed."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(rows, weight)
+        return torch.bmm(rows, weight)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        rows, weight = ctx.saved_tensors
+        need_rows, need_weight = ctx.needs_input_grad
+        return (
+            _Product.apply(g, weight.mT) if need_rows else None,
+            _Pairing.apply(rows, g) if need_weight else None,
+        )
+
+
+class _Pairing(torch.autograd.Function):
+    """rows^T g, a weight's gradient."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, rows: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(rows, g)
+        return torch.bmm(rows.mT, g)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, h: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        rows, g = ctx.saved_tensors
+        need_rows, need_g = ctx.needs_input_grad
+        return (
+            _Product.apply(g, h.mT) if need_rows else None,
+            _Product.apply(rows, h) if need_g else None,
+        )
+
+
+def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``[B, R, K] x [B, K, O] -> [B, R, O]``, or ``[K, O]`` for weights that all tasks share."""
+    if weight.dim() == 2:
+        return (rows.reshape(-1, rows.shape[-1]) @ weight).view(*rows.shape[:2], -1)
+    y: torch.Tensor = _Product.apply(rows, weight)
+    return y
 
 
 class _Normalise(torch.autograd.Function):

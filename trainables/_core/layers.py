@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from typing_extensions import override
 
-from trainables._core.kernels import EPS, Window, normalise, normed, patches
+from trainables._core.kernels import EPS, Window, normalise, normed, patches, product
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,26 +46,30 @@ class Statistics:
         return Statistics(replay=True, values=self.values, position=position)
 
 
-def conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
-    """Convolution without bias, odd kernel, same padding. ``[B, M, H, W, C] -> [B, M*h*w, O]``."""
-    window = Window(x.shape[2], x.shape[3], weight.shape[-3], stride)
-    if wide(window, x.shape[1], x.shape[-1]):
-        return _wide_conv(x, weight, stride)
-    return product(patches(x, window), weight)
+def conv(
+    x: torch.Tensor, weight: torch.Tensor, stride: int, rows: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Convolution without bias, odd kernel, same padding. ``[B, M, H, W, C] -> [B, M*h*w, O]``.
+
+    ``rows`` are the patches of ``x`` where somebody has them already.
+    """
+    if rows is None:
+        window = Window(x.shape[2], x.shape[3], weight.shape[-3], stride)
+        if wide(window, x.shape[1], x.shape[-1]):
+            return _wide_conv(x, weight, stride)
+        rows = patches(x, window)
+    return product(rows, matrix(weight))
+
+
+def matrix(weight: torch.Tensor) -> torch.Tensor:
+    """A kernel as what patches are multiplied with: ``[..., k, k, C, O] -> [..., k*k*C, O]``."""
+    return weight.flatten(-4, -2)
 
 
 def wide(window: Window, images: int, channels: int) -> bool:
     """Whether a task's patches are so many that torch's own convolution is the faster one."""
     rows = images * window.out[0] * window.out[1]
     return rows > MANY_ROWS and rows * window.kernel**2 * channels > MANY_PATCHES
-
-
-def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``[B, R, K] x [..., K, O] -> [B, R, O]``, the weights shared or one for each task."""
-    if weight.dim() == 5:
-        return torch.bmm(rows, weight.reshape(len(weight), -1, weight.shape[-1]))
-    flat = rows.reshape(-1, rows.shape[-1]) @ weight.reshape(-1, weight.shape[-1])
-    return flat.view(*rows.shape[:2], -1)
 
 
 def _wide_conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
@@ -93,8 +97,22 @@ def norm(
     kind: str,
     images: int,
     stats: Statistics | None,
+    *,
+    relu: bool,
 ) -> torch.Tensor:
-    """Batch or group normalisation of the rows ``[B, M*h*w, C]``, per task."""
+    """Batch or group normalisation of the rows ``[B, M*h*w, C]``, per task, and a ReLU in place."""
+    out = _norm(y, params, prefix, kind, images, stats)
+    return out.relu_() if relu else out
+
+
+def _norm(
+    y: torch.Tensor,
+    params: Mapping[str, torch.Tensor],
+    prefix: str,
+    kind: str,
+    images: int,
+    stats: Statistics | None,
+) -> torch.Tensor:
     gain, bias = params[f"{prefix}.gain"], params[f"{prefix}.bias"]
     gain, bias = gain.view(-1, 1, gain.shape[-1]), bias.view(-1, 1, bias.shape[-1])
     if kind == "group":
@@ -158,8 +176,13 @@ class Layer(ABC):
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
         stats: Statistics | None,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """``[B, M, H, W, C] -> [B, M, H', W', C']``."""
+        """``[B, M, H, W, C] -> [B, M, H', W', C']``; ``rows`` as ``self.rows(x)`` gave them."""
+
+    def rows(self, _x: torch.Tensor) -> torch.Tensor | None:
+        """What every pass over the same ``x`` would gather again; None where that is nothing."""
+        return None
 
     @final
     def init(self, generator: torch.Generator) -> Params:
@@ -179,11 +202,14 @@ class Layer(ABC):
         x: torch.Tensor,
         stride: int,
         stats: Statistics | None,
+        *,
+        relu: bool,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """A convolution of its and the norm behind it. ``[B, M, H, W, C] -> [B, M, h, w, O]``."""
         prefix = f"{self.name}.{c.name}"
-        y = conv(x, params[f"{prefix}.weight"], stride)
-        y = norm(y, params, prefix, self.norm, x.shape[1], stats)
+        y = conv(x, params[f"{prefix}.weight"], stride, rows)
+        y = norm(y, params, prefix, self.norm, x.shape[1], stats, relu=relu)
         return y.view(*x.shape[:2], c.height, c.width, c.out)
 
     @final
@@ -213,7 +239,8 @@ class Conv:
         return self.out * self.height * self.width * self.into * self.kernel**2
 
 
-def _halved(side: int) -> int:
+def halved(side: int) -> int:
+    """A side after a stride of 2 with same padding."""
     return (side + 1) // 2
 
 
@@ -229,7 +256,7 @@ class ConvBlock(Layer):
     def out(self) -> Shape:
         _, h, w = self.into
         if self.down == "stride":
-            return self.width, _halved(h), _halved(w)
+            return self.width, halved(h), halved(w)
         return (self.width, h // 2, w // 2) if self.down == "pool" else (self.width, h, w)
 
     @override
@@ -242,120 +269,17 @@ class ConvBlock(Layer):
         return Window(self.into[1], self.into[2], 3, 2 if self.down == "stride" else 1)
 
     @override
+    def rows(self, x: torch.Tensor) -> torch.Tensor | None:
+        return None if wide(self.window, x.shape[1], x.shape[-1]) else patches(x, self.window)
+
+    @override
     def forward(
         self,
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
         stats: Statistics | None,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         (c,) = self.convs()
-        x = F.relu(self.convolved(c, params, x, 2 if self.down == "stride" else 1, stats))
+        x = self.convolved(c, params, x, self.window.stride, stats, relu=True, rows=rows)
         return pool(x) if self.down == "pool" else x
-
-
-@final
-@dataclass(frozen=True)
-class Stem(Layer):
-    """conv3x3, norm, ReLU at full size: the start of a ResNet for small images."""
-
-    @property
-    @override
-    def out(self) -> Shape:
-        return (self.width, *self.into[1:])
-
-    @override
-    def convs(self) -> list[Conv]:
-        return [Conv("conv", self.into[0], self.width, 3, *self.into[1:])]
-
-    @override
-    def forward(
-        self,
-        params: Mapping[str, torch.Tensor],
-        x: torch.Tensor,
-        stats: Statistics | None,
-    ) -> torch.Tensor:
-        (c,) = self.convs()
-        return F.relu(self.convolved(c, params, x, 1, stats))
-
-
-@final
-@dataclass(frozen=True)
-class ResidualStage(Layer):
-    """Residual blocks of one resolution; the first of them halves the map.
-
-    ``kind`` is "basic" (two 3x3), "triple" (three 3x3 and a 2x2 max-pool behind the sum:
-    ResNet-12 of the few-shot literature) or "bottleneck" (1x1, 3x3, 1x1 at a quarter width).
-    """
-
-    kind: str
-    blocks: int
-    stride: int
-
-    @property
-    @override
-    def out(self) -> Shape:
-        _, h, w = self.into
-        if self.kind == "triple":
-            return self.width, h // 2, w // 2
-        return (self.width, h, w) if self.stride == 1 else (self.width, _halved(h), _halved(w))
-
-    def _block(self, index: int) -> tuple[list[Conv], Conv | None]:
-        c, h, w = self.into if index == 0 else (self.width, *self._inner_map())
-        oh, ow = self._inner_map()
-        n = f"block{index}"
-        if self.kind == "bottleneck":
-            mid = self.width // 4
-            main = [
-                Conv(f"{n}.conv1", c, mid, 1, h, w),
-                Conv(f"{n}.conv2", mid, mid, 3, oh, ow),
-                Conv(f"{n}.conv3", mid, self.width, 1, oh, ow),
-            ]
-        else:
-            count = 3 if self.kind == "triple" else 2
-            main = [
-                Conv(f"{n}.conv{i + 1}", c if i == 0 else self.width, self.width, 3, oh, ow)
-                for i in range(count)
-            ]
-        changes = index == 0 and (c != self.width or (h, w) != (oh, ow))
-        return main, Conv(f"{n}.short", c, self.width, 1, oh, ow) if changes else None
-
-    def _inner_map(self) -> tuple[int, int]:
-        _, h, w = self.into
-        return (h, w) if self.kind == "triple" else (self.out[1], self.out[2])
-
-    @override
-    def convs(self) -> list[Conv]:
-        found: list[Conv] = []
-        for index in range(self.blocks):
-            main, short = self._block(index)
-            found += main if short is None else [*main, short]
-        return found
-
-    @override
-    def forward(
-        self,
-        params: Mapping[str, torch.Tensor],
-        x: torch.Tensor,
-        stats: Statistics | None,
-    ) -> torch.Tensor:
-        for index in range(self.blocks):
-            x = self._forward_block(index, params, x, stats)
-        return pool(x) if self.kind == "triple" else x
-
-    def _forward_block(
-        self,
-        index: int,
-        params: Mapping[str, torch.Tensor],
-        x: torch.Tensor,
-        stats: Statistics | None,
-    ) -> torch.Tensor:
-        main, short = self._block(index)
-        stride = self.stride if index == 0 else 1
-        strided = 1 if self.kind == "bottleneck" else 0  # which of the block's convolutions strides
-        y = x
-        for i, c in enumerate(main):
-            y = self.convolved(c, params, y, stride if i == strided else 1, stats)
-            y = F.relu(y) if i + 1 < len(main) else y
-        if short is not None:
-            x = self.convolved(short, params, x, stride, stats)
-        return F.relu(x + y)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainables._core.heads import Head
-from trainables._core.layers import ConvBlock, Layer, Params, ResidualStage, Shape, Statistics, Stem
+from trainables._core.layers import ConvBlock, Layer, Params, Shape, Statistics
+from trainables._core.residual import ResidualStage, Stem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,11 +71,19 @@ class Network:
         x: torch.Tensor,
         stats: Statistics | None = None,
         span: slice = slice(None),
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The body's layers in ``span``. ``[B, M, H, W, C] -> [B, M, H', W', C']``."""
-        for layer in self.body[span]:
-            x = layer.forward(params, x, stats)
+        """The body's layers in ``span``. ``[B, M, H, W, C] -> [B, M, H', W', C']``.
+
+        ``rows`` are ``self.rows(x, start of the span)``, for whoever passes over ``x`` again.
+        """
+        for index, layer in enumerate(self.body[span]):
+            x = layer.forward(params, x, stats, None if index else rows)
         return x
+
+    def rows(self, x: torch.Tensor, level: int) -> torch.Tensor | None:
+        """What the layer at ``level`` gathers from its input, if that is worth keeping."""
+        return self.body[level].rows(x) if level < len(self.body) else None
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """What the head reads. ``[B, M, H, W, C] -> [B, M, F]``."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from trainables._core.adapt import Adapted
+    from trainables._core.episodes import Episodes
     from trainables._core.layers import Params
+    from trainables._core.parallel import Chunks
 
 CLIP_NORM = 10.0  # of the whole meta-gradient: our default
 LAST_RATE = 0.05  # the cosine ends at this share of the outer rate: our default
@@ -55,8 +61,17 @@ class MetaOptimiser:
         share = min(1.0, self._done / self._iterations)
         return self._rate * (LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * share)) / 2)
 
-    def step(self, loss: torch.Tensor) -> float:
-        """One descent step on ``loss``.
+    def gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
+        """The meta-gradient of ``loss``, zero where a parameter has no part in it."""
+        params = list(self.params.values())
+        return list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))
+
+    def step(self, loss: float, grads: Sequence[torch.Tensor]) -> float:
+        """One descent step.
+
+        Args:
+            loss: what the gradients belong to; looked at, not differentiated.
+            grads: one for each parameter.
 
         Returns:
             The norm of the meta-gradient before clipping.
@@ -66,11 +81,11 @@ class MetaOptimiser:
         """
         for group in self._adam.param_groups:
             group["lr"] = self.rate
-        self._adam.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        for p, g in zip(self.params.values(), grads, strict=True):
+            p.grad = g.contiguous()  # clipping writes into it
         norm = float(torch.nn.utils.clip_grad_norm_(self.params.values(), CLIP_NORM))
-        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
-            what = "loss" if not math.isfinite(loss.item()) else "meta-gradient"
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = "meta-gradient" if math.isfinite(loss) else "loss"
             raise DivergedError(f"the {what} is no finite number at meta-step {self._done + 1}")
         self._adam.step()
         self._done += 1
@@ -91,3 +106,57 @@ class MetaOptimiser:
                 p.copy_(state["params"][name])
         self._adam.load_state_dict(copy.deepcopy(state["adam"]))
         self._done = state["done"]
+
+
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True)
+class Objective(Generic[Kept]):
+    """What a chunk of tasks says, as means over its tasks."""
+
+    total: torch.Tensor  # what is descended
+    loss: torch.Tensor  # what is reported
+    logits: torch.Tensor  # of the query images, [B, M, N]
+    kept: Callable[[], Kept]  # made once the gradients are known, so without their graph
+
+
+def learn(
+    outer: MetaOptimiser,
+    chunks: Chunks,
+    episodes: Episodes,
+    objective: Callable[[Episodes], Objective[Kept]],
+) -> tuple[list[Kept], dict[str, float]]:
+    """One meta-iteration: gradients chunk by chunk, their sum, one step.
+
+    Returns:
+        What each chunk kept, and ``loss``, ``train_accuracy``, ``gradient_norm``, ``tasks``.
+    """
+    found = chunks.over(partial(_part, outer, objective, episodes.tasks), episodes)
+    grads = [sum(column[1:], column[0]) for column in zip(*(p.grads for p in found), strict=True)]
+    loss, hits = sum(p.loss for p in found), sum(p.hits for p in found)
+    norm = outer.step(loss, grads)
+    said = {"loss": loss, "train_accuracy": hits, "gradient_norm": norm, "tasks": episodes.tasks}
+    return [p.kept for p in found], said
+
+
+@dataclass(frozen=True)
+class _Part(Generic[Kept]):
+    grads: list[torch.Tensor]
+    loss: float
+    hits: float
+    kept: Kept
+
+
+def _part(
+    outer: MetaOptimiser,
+    objective: Callable[[Episodes], Objective[Kept]],
+    tasks: int,
+    episodes: Episodes,
+) -> _Part[Kept]:
+    """A chunk's share of a meta-batch of so many ``tasks``."""
+    said = objective(episodes)
+    share = episodes.tasks / tasks
+    grads = outer.gradients(said.total * share)
+    hits = (said.logits.detach().argmax(-1) == episodes.query_labels).float().mean()
+    return _Part(grads, said.loss.item() * share, hits.item() * share, said.kept())

@@ -71,6 +71,7 @@ class Score:
     ci95: float  # half-width over tasks
     adapt_ms: float  # median, one task at a time
     adapt_macs: int
+    adapt_mib: float  # peak of any number of steps
     tasks: int  # how many it was scored on: fewer than the reference where a race dropped it
 
 

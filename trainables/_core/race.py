@@ -5,12 +5,12 @@ The choice to imitate is the one of the complete table over N validation tasks (
     feasible = {e : D_e <= epsilon},   D_e = mean over N of  d_i = A_i(reference) - A_i(e)
     chosen = argmin cost over feasible
 
-The N tasks are a finite population, and the first n of them a sample without replacement. After
-each chunk an entry is held to
+The N tasks are a finite population, and the first n of them a sample without replacement. At
+every look, each with a quarter more tasks than the last, an entry is held to
 
     |mean_n d - epsilon| > z s sqrt((1/n)(1 - n/N)),      z = the normal quantile at 1 - error/looks
 
-above epsilon it is out, below it is in, otherwise it meets the next chunk; at n = N the margin is
+above epsilon it is out, below it is in, otherwise it meets more tasks; at n = N the margin is
 zero and the verdict the table's own. Entries race one after the other, cheapest first, so nothing
 dearer than the chosen one is ever run but the reference. What is ``confirm``-ed has then met all
 N tasks: an entry taken in too early is caught there, and the single mistake left is to drop the
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 Key = tuple[str, int]  # (pattern, step)
 
 ERROR = 0.05  # chance of dropping the table's choice where it loses exactly epsilon; less elsewhere
-LEAST = 20  # tasks before the first look: a normal quantile says little about fewer
+LEAST = 16  # tasks before the first look: a normal quantile says little about fewer
+GROWTH = 1.25  # tasks of a look over those of the last: closer ones cost certainty, say little new
 PRIOR = 2  # tasks' worth of belief in the spread of independent predictions
 
 
@@ -56,6 +57,7 @@ class Scored:
     def __init__(self, score: Scorer, chunks: Sequence[int], keys: Iterable[Key]) -> None:
         self.keys = tuple(keys)
         self.ends = tuple(accumulate(chunks))
+        self.looks = _looks(self.ends)
         self._score = score
         self._parts: dict[Key, list[torch.Tensor]] = {key: [] for key in self.keys}
 
@@ -68,7 +70,7 @@ class Scored:
                 if len(self._parts[key]) == number:
                     wanted.setdefault(key[0], []).append(key[1])
             for key, values in (self._score(number, wanted) if wanted else {}).items():
-                self._parts[key].append(values)
+                self._parts[key].append(values.cpu())  # judged often, and by the CPU
 
     def values(self, key: Key) -> torch.Tensor:
         """Accuracies ``[n]`` on the first n tasks, those scored so far."""
@@ -81,6 +83,19 @@ class Scored:
     def accuracies(self) -> Accuracies:
         """All that was scored, in the table's order."""
         return {key: self.values(key) for key in self.keys if self._parts[key]}
+
+
+def _looks(ends: Sequence[int]) -> tuple[int, ...]:
+    """After how many chunks entries are judged; the last look is at all tasks.
+
+    >>> _looks([8, 16, 24, 32, 40, 48, 56, 64])
+    (3, 4, 5, 7, 8)
+    """
+    found: list[int] = []
+    for chunks, tasks in enumerate(ends[:-1], 1):
+        if tasks >= (GROWTH * ends[found[-1] - 1] if found else LEAST):
+            found.append(chunks)
+    return (*found, len(ends))
 
 
 def complete(scored: Scored) -> Accuracies:
@@ -102,8 +117,7 @@ class Terms:
 def verdict(scored: Scored, key: Key, terms: Terms) -> bool | None:
     """Whether an entry is within epsilon of the reference; None while that is uncertain.
 
-    Looks at the tasks as they came in, chunk after chunk; the first certainty stands, but all N
-    tasks overrule it.
+    Goes through the looks again; the first certainty stands, but all N tasks overrule it.
     """
     if key == terms.reference:
         return True
@@ -111,9 +125,9 @@ def verdict(scored: Scored, key: Key, terms: Terms) -> bool | None:
     met, total = min(len(against), len(values)), scored.ends[-1]
     if met == total:
         return within(interval(values)[0], interval(against)[0], terms.epsilon)
-    looks = [end for end in scored.ends[:-1] if end >= LEAST]
+    looks = [scored.ends[chunks - 1] for chunks in scored.looks[:-1]]
     drops = (against[:met] - values[:met]).double()
-    for n in (end for end in looks if end <= met):
+    for n in (tasks for tasks in looks if tasks <= met):
         z = NormalDist().inv_cdf(1 - terms.error / len(looks))
         margin = z * (_variance(drops[:n], against[:n], terms.images) * (1 / n - 1 / total)) ** 0.5
         beyond = float(drops[:n].mean()) - terms.epsilon
@@ -167,13 +181,13 @@ def _by_cost(costs: Mapping[Key, float]) -> Iterator[list[Key]]:
 
 
 def _stays(scored: Scored, key: Key, costs: Mapping[Key, float], terms: Terms) -> bool:
-    """Runs an entry on chunk after chunk until its verdict.
+    """Runs an entry from look to look until its verdict.
 
     One adaptation scores every step: the pattern's other steps that may still win are scored
     along with it for as long as they are open.
     """
     steps = [k for k in costs if k[0] == key[0] and costs[k] <= costs[terms.reference]]
-    for chunks in range(1, len(scored.ends) + 1):
+    for chunks in scored.looks:
         found = verdict(scored, key, terms)
         if found is not None:
             return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ from trainables._core.ending import (
 )
 from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape, resized
 from trainables._core.evaluate import Setting
-from trainables._core.outer import query_logits, task_loss
+from trainables._core.outer import Objective, learn, query_logits, task_loss
+from trainables._core.parallel import Chunks
 from trainables._core.student import Student, StudentSpec
 from trainables._core.views import view_labels, with_views
 
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from trainables._core.networks import Network
     from trainables._core.outer import MetaOptimiser
     from trainables._core.settings import MethodConfig, StudentSettings
+
+
+CHUNK_MACS = 1_000_000_000  # forward multiply-accumulates of tasks that go together: measured
+MOST_TOGETHER = 8  # tasks, on a CPU: more gain nothing there
 
 
 def student_network(student: StudentSettings, *, channels: int, size: int, ways: int) -> Network:
@@ -65,6 +71,7 @@ class Rig:
     train: Sampler
     validation: Sampler
     generator: torch.Generator
+    chunks: Chunks  # how many tasks go through the network together
     seconds: float = 0.0  # spent in meta-training, saved with the checkpoint
 
     @property
@@ -118,7 +125,20 @@ def build(
         Sampler(data.train, data, shape, device),
         Sampler(data.validation, data, shape, device),
         torch.Generator().manual_seed(seed + 1),
+        Chunks(together(network, shape, config.meta_batch, device)),
     )
+
+
+def together(network: Network, shape: TaskShape, tasks: int, device: str) -> int:
+    """Tasks of a meta-batch that go together: all on a GPU; on a CPU few, and some per thread.
+
+    It follows from shapes and the threads a trial asks for, not from how busy the machine is.
+    """
+    if device != "cpu":
+        return tasks
+    images = shape.ways * (shape.shots + shape.queries)
+    few = min(MOST_TOGETHER, CHUNK_MACS // (images * network.macs(shape.ways)))
+    return max(1, min(few, math.ceil(tasks / torch.get_num_threads())))
 
 
 def student_rig(
@@ -132,43 +152,31 @@ def student_rig(
 
 def maml_update(
     rig: Rig, outer: MetaOptimiser, episodes: Episodes
-) -> tuple[Adapted, dict[str, float]]:
+) -> tuple[list[Adapted], dict[str, float]]:
     """One meta-iteration of MAML on these episodes.
 
     Returns:
-        The tasks as adapted before the update, and ``loss``, ``train_accuracy``,
-        ``gradient_norm``.
+        The tasks as adapted before the update, chunk by chunk and without a graph, and ``loss``,
+        ``train_accuracy``, ``gradient_norm``, ``tasks``.
     """
-    episodes = rig.sized(episodes)
-    setting = rig.setting
-    support = with_views(episodes.support, setting.views)
-    labels = view_labels(episodes.support_labels, setting.views)
-    run = adapt(
-        rig.network,
-        rig.meta,
-        support,
-        labels,
-        setting.rule(rig.pattern),
-        train=True,
-        second_order=rig.config.order == "second",
-    )
-    z = query_logits(run, episodes.query, inductive=setting.inductive)
-    loss = task_loss(z, episodes.query_labels)
-    norm = outer.step(loss)
-    return run, said_of(z, episodes, loss, norm)
 
+    def objective(part: Episodes) -> Objective[Adapted]:
+        part = rig.sized(part)
+        setting = rig.setting
+        run = adapt(
+            rig.network,
+            rig.meta,
+            with_views(part.support, setting.views),
+            view_labels(part.support_labels, setting.views),
+            setting.rule(rig.pattern),
+            train=True,
+            second_order=rig.config.order == "second",
+        )
+        z = query_logits(run, part.query, inductive=setting.inductive)
+        loss = task_loss(z, part.query_labels)
+        return Objective(loss, loss, z, run.settled)
 
-def said_of(
-    z: torch.Tensor, episodes: Episodes, loss: torch.Tensor, norm: float
-) -> dict[str, float]:
-    """What a meta-iteration reports, from its logits of the query images ``[B, Q, N]``."""
-    hits = (z.detach().argmax(-1) == episodes.query_labels).float().mean()
-    return {
-        "loss": loss.item(),
-        "train_accuracy": hits.item(),
-        "gradient_norm": norm,
-        "tasks": episodes.tasks,
-    }
+    return learn(outer, rig.chunks, episodes, objective)
 
 
 def quick_accuracy(rig: Rig, tasks: int, offset: int = 0) -> float:

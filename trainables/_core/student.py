@@ -156,11 +156,11 @@ class Student:
         Raises:
             ValueError: a linear head meets another number of classes than it was trained for.
         """
-        views = with_views(self.normalised(images), self.spec.views)
-        rule = self.spec.setting(ways).rule(self.spec.pattern)
-        return adapt(
-            self.spec.network(), self.params, views, view_labels(labels, self.spec.views), rule
-        )
+        spec = self.spec
+        views = with_views(self.normalised(images), spec.views)
+        labels = view_labels(labels, spec.views)
+        rule = spec.setting(ways).rule(spec.pattern)
+        return adapt(spec.network(), self.params, views, labels, rule, history=False)
 
     @torch.no_grad()
     def predict(self, adapted: Adapted, images: torch.Tensor) -> torch.Tensor:
@@ -170,7 +170,6 @@ class Student:
         statistics of all images given.
         """
         query = self.normalised(images)
-        last = len(adapted.steps) - 1
         inductive = self.spec.normalisation == "inductive"
-        stats = adapted.statistics(last) if inductive else None
-        return torch.softmax(adapted.logits(last, query, stats)[0], -1)
+        stats = adapted.statistics(-1) if inductive else None
+        return torch.softmax(adapted.logits(-1, query, stats)[0], -1)

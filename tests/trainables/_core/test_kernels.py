@@ -13,6 +13,7 @@ from trainables._core.kernels import (
     normed,
     normed_back,
     patches,
+    product,
     scatter,
 )
 from trainables._core.layers import conv, wide
@@ -35,6 +36,13 @@ def test_patches_are_torchs_unfold(window):
     theirs = functional.unfold(flat, k, padding=k // 2, stride=window.stride)  # [B*M, C*k*k, L]
     theirs = theirs.view(2, 3, 2, k * k, -1).permute(0, 1, 4, 3, 2).reshape(2, -1, k * k * 2)
     assert torch.equal(gather(x, window), theirs)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_many_grey_images_have_the_same_patches(window):
+    x = drawn(2, kernels.MANY_IMAGES // 2, window.height, window.width, 1, grad=False)
+    few = torch.cat([gather(x[:, i : i + 1], window) for i in range(x.shape[1])], 1)
+    assert torch.equal(gather(x, window), few)
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -62,6 +70,14 @@ def test_patches_are_twice_differentiable():
     x = drawn(2, 1, 4, 4, 2)
     assert torch.autograd.gradcheck(squared, (x,))
     assert torch.autograd.gradgradcheck(squared, (x,))
+
+
+def test_a_product_per_task_is_twice_differentiable():
+    rows, weight = drawn(2, 5, 3), drawn(2, 3, 4, seed=1)
+    cubed = lambda a, b: product(a, b) ** 3  # noqa: E731
+    assert torch.autograd.gradcheck(cubed, (rows, weight))
+    assert torch.autograd.gradgradcheck(cubed, (rows, weight))
+    torch.testing.assert_close(product(rows, weight[0])[0], product(rows, weight)[0])
 
 
 def test_normalise_is_twice_differentiable_in_all_it_returns():

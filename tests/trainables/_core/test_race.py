@@ -52,7 +52,7 @@ def in_order(accuracies):
 
 def of_the_table(accuracies, costs, epsilon, reference=FULL):
     rows = [
-        Score(p, t, *evaluate.interval(values), 0.0, int(costs[p, t]), len(values))
+        Score(p, t, *evaluate.interval(values), 0.0, int(costs[p, t]), 0.0, len(values))
         for (p, t), values in accuracies.items()
     ]
     rows = [row for row in rows if row.pattern != reference[0] or row.step <= reference[1]]
@@ -72,7 +72,7 @@ def test_a_clear_winner_is_known_after_one_chunk():
 
 def test_no_look_comes_before_there_are_tasks_enough():
     accuracies = {("01", 3): flat(0.2), FULL: flat(0.9)}
-    scored = Played(accuracies, chunk=5)
+    scored = Played(accuracies, chunk=4)
     assert race(scored, in_order(accuracies), Terms(FULL, 0.01, M), confirm=False) == FULL
     assert scored.tasks(("01", 3)) == LEAST
 
@@ -152,7 +152,7 @@ def test_what_is_left_of_the_tasks_bounds_what_they_can_change():
     for total, expected in ((225, True), (1000, None)):
         full = torch.full((total,), 0.9)
         scored = Played({("01", 3): full - swing[:total], FULL: full})
-        scored.extend(scored.keys, 8)
+        scored.extend(scored.keys, 7)
         assert verdict(scored, ("01", 3), Terms(FULL, 0.055, M)) is expected
 
 
