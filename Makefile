@@ -31,6 +31,7 @@ bench-check: $(READY)  ## the stored results against their floors
 
 # torch comes first and by its exact pin, so that no other package's range chooses another build
 $(READY): pyproject.toml constraints.txt
+	@echo "Installing into .venv (once, several minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev,bench]"

@@ -6,8 +6,9 @@ The time is from support images to a student ready to predict: the steps, the cl
 pass that measures the statistics of the support set. Patterns are chosen on validation classes of
 meta-trained students, at the number of steps that the full pattern takes; what the choice costs is
 then measured on test classes, paired. All contenders of a setting take turns in each round, and a
-ratio is the median over rounds. Ours runs on one thread; a peer in its fastest form, one or two
-threads, images first or channels last, whichever trial rounds of their own find.
+ratio is the median over rounds. The chosen pattern and the full one run on one thread. Against a
+peer there are two figures: both on one thread, and both in their fastest form, one or two threads,
+and for a peer images first or channels last, whichever trial rounds of their own find.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ import torch
 from benchmarks import conventional, peers
 from benchmarks.models import SHOTS, WAYS, Recipe, student
 from benchmarks.record import Row, save
-from benchmarks.timing import Contender, best_form, in_turns, milliseconds, ratio
+from benchmarks.timing import (
+    Contender,
+    best_form,
+    in_turns,
+    milliseconds,
+    ratio,
+    threads_said,
+)
 from trainables._core import evaluate
 from trainables._core.cost import adapt_macs
 from trainables._core.ending import CHUNK, TEST_SEED, VALIDATION_SEED
@@ -45,6 +53,7 @@ STEPS = {5: 10.0, 10: 20.0}  # T -> how many times faster the choice must be tha
 PEER_FLOOR = 1.5  # times faster than any peer, all of them on all layers
 EVERY_LAYER = full(5)
 TIMED_TASKS = 8  # different tasks that timed runs go round
+PEERS = {"higher": peers.by_higher, "by hand": peers.by_hand}
 HEADS = ("shared", "prototype")  # the first is a linear head to a peer
 
 
@@ -164,13 +173,9 @@ def ours(case: Case, pattern: str, steps: int, tasks: Sequence[Episodes]) -> Cal
 
 
 def peer(
-    name: str,
-    adapter: Callable[..., peers.Adapter],
-    case: Case,
-    steps: int,
-    tasks: Sequence[Episodes],
-) -> tuple[Contender, str]:
-    """A peer adapting every layer, in its fastest form."""
+    adapter: Callable[..., peers.Adapter], case: Case, steps: int, tasks: Sequence[Episodes]
+) -> list[Contender]:
+    """A peer adapting every layer, in all its forms."""
     inner = peers.Inner(steps, case.setting.rate, case.setting.inductive)
 
     def run_in(layout: torch.memory_format) -> Callable[[], object]:
@@ -184,7 +189,7 @@ def peer(
 
         return run
 
-    return best_form(peers.forms(run_in), name=name, repeats=3)
+    return peers.forms(run_in)
 
 
 def timed(
@@ -198,10 +203,15 @@ def timed(
             Contender(f"{head} chosen", ours(one, one.chosen[steps], steps, tasks)),
             Contender(f"{head} full", ours(one, EVERY_LAYER, steps, tasks)),
         ]
-    forms = {}
-    for name, adapter in (("higher", peers.by_higher), ("by hand", peers.by_hand)):
-        contender, forms[name] = peer(name, adapter, linear, steps, tasks)
-        contenders.append(contender)
+    run = ours(linear, EVERY_LAYER, steps, tasks)
+    forms = {"ours": [Contender(threads_said(n), run, n) for n in peers.THREADS]}
+    forms |= {name: peer(adapter, linear, steps, tasks) for name, adapter in PEERS.items()}
+    chosen = {}
+    for name, several in forms.items():
+        single = [form for form in several if form.threads == 1]
+        for key, some in ((name, several), (f"{name} one thread", single)):
+            best, chosen[key] = best_form(some, name=key, repeats=args.repeats)
+            contenders.append(best)
     times = in_turns(contenders, rounds=args.rounds, repeats=args.repeats)
 
     def row(name: str, slow: str, fast: str, floor: float, words: str) -> Row:
@@ -214,13 +224,14 @@ def timed(
 
     rows = []
     for head, one in cases.items():
-        words = f"{one.chosen[steps]}, "
-        name = f"{one.name}_T{steps}_speedup"
+        name, words = f"{one.name}_T{steps}_speedup", f"{one.chosen[steps]}, "
         rows.append(row(name, f"{head} full", f"{head} chosen", STEPS[steps], words))
-    for name, form in forms.items():
-        words = f"every layer; {name} with {form}; "
-        row_id = f"{linear.name}_T{steps}_full_against_{name.replace(' ', '_')}"
-        rows.append(row(row_id, name, f"{HEADS[0]} full", PEER_FLOOR, words))
+    for name in PEERS:
+        for threads in ("", " one thread"):
+            slow, fast = name + threads, "ours" + threads
+            words = f"every layer, ours on {chosen[fast]}, {name} with {chosen[slow]}: "
+            row_id = f"{linear.name}_T{steps}_full_against_{slow.replace(' ', '_')}"
+            rows.append(row(row_id, slow, fast, PEER_FLOOR, words))
     return rows
 
 

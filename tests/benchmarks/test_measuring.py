@@ -118,7 +118,9 @@ def test_adaptation_gives_every_row(data, monkeypatch, single):
         "glyphs_4_shared_T2_speedup": 20.0,
         "glyphs_4_prototype_T2_speedup": 20.0,
         "glyphs_4_shared_T2_full_against_higher": 1.5,
+        "glyphs_4_shared_T2_full_against_higher_one_thread": 1.5,
         "glyphs_4_shared_T2_full_against_by_hand": 1.5,
+        "glyphs_4_shared_T2_full_against_by_hand_one_thread": 1.5,
     }
 
 

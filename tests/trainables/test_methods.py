@@ -9,6 +9,7 @@ import torch
 
 from tests.trainables.test_contract import RUN, SHAPE, TINY, data, make  # noqa: F401  the fixture
 from trainables._core.adapt import HEAD_B, HEAD_W, adapt
+from trainables._core.guidance import adapted_teacher, teacher_step
 from trainables._core.rig import quick_accuracy
 from trainables._learner import ConfigError, DivergedError
 from trainables.lambda_adaptation import LambdaAdaptation
@@ -201,3 +202,15 @@ def test_steps_hold_the_tasks_own_classifier(data):  # noqa: F811
     )
     assert set(run.steps[-1]) == {HEAD_W, HEAD_B}
     assert run.steps[-1][HEAD_W].shape[:2] == (2, SHAPE.ways)
+
+
+def test_what_the_teacher_said_while_learning_is_what_it_says_when_asked(data):  # noqa: F811
+    one = make("meta_distillation", data, **{"teacher.width": 6, "distillation.outer": 1.0})
+    episodes = one.rig.episodes()
+    adviser, _ = teacher_step(one.guide, episodes)
+    asked = adviser.words(episodes.query).logits
+    torch.testing.assert_close(adviser.on_query(episodes), asked)
+    assert adviser.query_logits is not None
+    fixed = adapted_teacher(one.guide, episodes)
+    assert fixed.query_logits is None
+    assert fixed.on_query(episodes).shape == asked.shape

@@ -118,6 +118,13 @@ class Adviser:
 
     teacher: Teacher
     runs: list[Adapted]
+    query_logits: torch.Tensor | None = None  # [B, Q, N], where learning has asked for them
+
+    def on_query(self, episodes: Episodes) -> torch.Tensor:
+        """Its logits ``[B, Q, N]`` of the query images of these episodes."""
+        if self.query_logits is not None:
+            return self.query_logits
+        return self.words(episodes.query).logits
 
     @torch.no_grad()
     def words(self, images: torch.Tensor) -> Words:
@@ -137,8 +144,8 @@ class Adviser:
 
 def teacher_step(teacher: Teacher, episodes: Episodes) -> tuple[Adviser, dict[str, float]]:
     """One meta-iteration of the teacher; the adapted one is what the student will hear."""
-    runs, said = maml_update(teacher.rig, teacher.outer, episodes)
-    return Adviser(teacher, runs), said
+    met, said = maml_update(teacher.rig, teacher.outer, episodes)
+    return Adviser(teacher, [m.run for m in met], torch.cat([m.logits for m in met])), said
 
 
 def adapted_teacher(teacher: Teacher, episodes: Episodes) -> Adviser:
@@ -214,7 +221,7 @@ def student_step(
         with_labels: False drops CE from the inner loss (Fixed Teacher).
     """
     on_support = adviser.words(with_views(episodes.support, rig.setting.views))
-    on_query = adviser.words(episodes.query) if distillation.outer > 0 else None
+    on_query = adviser.on_query(episodes) if distillation.outer > 0 else None
 
     def objective(part: Episodes) -> Objective[None]:
         here = slice(part.first, part.first + part.tasks)
@@ -223,7 +230,7 @@ def student_step(
         z = query_logits(run, rig.sized(part).query, inductive=rig.setting.inductive)
         loss = total = task_loss(z, part.query_labels)
         if on_query is not None:
-            told = distill.kl(z, on_query.of(here).logits, distillation.temperature)
+            told = distill.kl(z, on_query[here], distillation.temperature)
             total = total + distillation.outer * told / part.tasks
         return Objective(total, loss, z, lambda: None)
 

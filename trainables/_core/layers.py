@@ -86,7 +86,8 @@ def _wide_conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tens
         return y.permute(0, 2, 3, 1).reshape(-1, kernel.shape[-1])
 
     if weight.dim() == 5:
-        return torch.stack([one(*pair) for pair in zip(x, weight, strict=True)])
+        parts = [one(*pair) for pair in zip(x, weight, strict=True)]
+        return torch.stack(parts) if len(parts) > 1 else parts[0][None]
     return one(x.flatten(0, 1), weight).view(len(x), -1, weight.shape[-1])
 
 

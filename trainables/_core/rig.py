@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -150,17 +150,23 @@ def student_rig(
     return build(network, "conv4", c.width, config, data, shape, seed=seed, device=device)
 
 
+class Met(NamedTuple):
+    """A chunk of tasks as adapted before the update, without a graph."""
+
+    run: Adapted
+    logits: torch.Tensor  # of the query images, [B, Q, N]
+
+
 def maml_update(
     rig: Rig, outer: MetaOptimiser, episodes: Episodes
-) -> tuple[list[Adapted], dict[str, float]]:
+) -> tuple[list[Met], dict[str, float]]:
     """One meta-iteration of MAML on these episodes.
 
     Returns:
-        The tasks as adapted before the update, chunk by chunk and without a graph, and ``loss``,
-        ``train_accuracy``, ``gradient_norm``, ``tasks``.
+        The tasks chunk by chunk, and ``loss``, ``train_accuracy``, ``gradient_norm``, ``tasks``.
     """
 
-    def objective(part: Episodes) -> Objective[Adapted]:
+    def objective(part: Episodes) -> Objective[Met]:
         part = rig.sized(part)
         setting = rig.setting
         run = adapt(
@@ -174,7 +180,7 @@ def maml_update(
         )
         z = query_logits(run, part.query, inductive=setting.inductive)
         loss = task_loss(z, part.query_labels)
-        return Objective(loss, loss, z, run.settled)
+        return Objective(loss, loss, z, lambda: Met(run.settled(), z.detach()))
 
     return learn(outer, rig.chunks, episodes, objective)
 
