@@ -89,7 +89,7 @@ def _looks(ends: Sequence[int]) -> tuple[int, ...]:
     """After how many chunks entries are judged; the last look is at all tasks.
 
     >>> _looks([8, 16, 24, 32, 40, 48, 56, 64])
-    (3, 4, 5, 7, 8)
+    (2, 3, 4, 5, 7, 8)
     """
     found: list[int] = []
     for chunks, tasks in enumerate(ends[:-1], 1):
