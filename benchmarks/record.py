@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "numpy", "ray", "optuna")
 PEERS = ("higher", "torchopt")  # the extra `bench`: named where they are installed
@@ -45,13 +47,16 @@ class Row:
 
 
 def machine() -> dict[str, str | int]:
-    """Processor, cores and memory, read from this machine."""
+    """Processor, cores, memory and GPU, read from this machine."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     memory = Path("/proc/meminfo")
     kib = int(memory.read_text(encoding="utf-8").split()[1]) if memory.exists() else 0
-    return {
+    gpu: dict[str, str | int] = (
+        {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    )
+    return gpu | {
         "processor": models[0] if models else platform.processor(),
         "cores": len(models),
         "memory_gib": round(kib / 2**20),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TIME_LIMIT_S = 3.0  # of timed adaptations; a slow student gets fewer of them
 CHUNK = 64  # query images predicted at once: memory against overhead
-SHOWN = 10  # predictions printed
+SHOWN = 50  # predictions printed
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ class AdaptReport:
                 cells.append(self.truth[i] if self.truth[i] != one.label else "right")
             table.add_row(*map(Text, cells), f"{100 * one.confidence:.1f} %")
         console.print(table)
+        if len(order) > SHOWN:
+            console.print(f"`--json` names all {len(order)}.", markup=False, highlight=False)
 
 
 def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = None) -> AdaptReport:

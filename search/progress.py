@@ -62,7 +62,7 @@ class Progress:
         self.ended, self._earlier = list(earlier), len(earlier)
         left = self.total - self._earlier
         known = f", {self._earlier} of {self.total} done before" if self._earlier else ""
-        self.say(f"{left} trials to run, {slots} at a time{known} - {run}")
+        self.say(f"{counted(left, 'trial')} to run, {slots} at a time{known} - {run}")
         if self.console.is_terminal:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -130,22 +130,28 @@ class Progress:
         return [record for _, record in sorted((points[i] for i in best), key=lambda p: p[0])]
 
     def remaining(self) -> str:
-        """Say how long the rest will take, from the pace of this session."""
+        """Say how long the rest will take, from the pace of this session; "" before it has one."""
         done = len(self.ended) - self._earlier
         if done < 1:
-            return "?"
+            return ""
         seconds = (time.monotonic() - self.began) / done * max(0, self.total - len(self.ended))
         return duration(seconds)
 
     def _screen(self) -> Group:
         failed = sum(r.state == "FAIL" for r in self.ended)
         pruned = sum(r.state == "PRUNED" for r in self.ended)
-        head = f"{len(self.ended)} of {self.total} trials"
+        head = f"{len(self.ended)} of {counted(self.total, 'trial')}"
         head += f", {pruned} stopped early" * bool(pruned) + f", {failed} failed" * bool(failed)
-        head += f" - {duration(time.monotonic() - self.began)}, about {self.remaining()} left"
-        busy = ", ".join(f"{n} at {i}/{self.iterations}" for n, i in sorted(self.running.items()))
+        head += f" - {duration(time.monotonic() - self.began)}"
+        head += f", about {left} left" if (left := self.remaining()) else ""
+        busy = ", ".join(
+            f"trial {n}: {i} of {counted(self.iterations, 'iteration')}"
+            for n, i in sorted(self.running.items())
+        )
         best = self.front()
-        table = Table(title=f"front: {len(best)} trials", title_justify="left", expand=False)
+        table = Table(
+            title=f"front: {counted(len(best), 'trial')}", title_justify="left", expand=False
+        )
         table.add_column("trial", justify="right")
         mode = normalisation_among(map(_mode, best[:SHOWN]))
         for name in self.objectives:
@@ -156,7 +162,7 @@ class Progress:
         for record in best[:SHOWN]:
             cells = [show(name, record.metrics[name]) for name in self.objectives]
             table.add_row(str(record.id), *cells, *([_mode(record)] if mode == MIXED else []))
-        parts: list[Text | Table] = [Text(head), Text(f"running: {busy or 'starting'}")]
+        parts: list[Text | Table] = [Text(head), Text(busy or "starting")]
         return Group(*parts, *([table] if best else []))
 
 
@@ -172,14 +178,26 @@ def show(name: str, value: object) -> str:
         ('93.1 %', '60,512', '3.14')
         >>> show("pattern", "00011"), show("teacher_accuracy", None)
         ('00011', '-')
+        >>> show("quality_drop", -0.0001)
+        '0.0 %'
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
         return "-" if value is None else str(value)
     if "accuracy" in name or name == "quality_drop":
-        return f"{100 * value:.1f} %"
+        return f"{round(100 * value, 1) + 0.0:.1f} %"  # + 0.0: no -0.0
     if isinstance(value, int) or value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def counted(number: int, thing: str) -> str:
+    """Write how many there are of a thing.
+
+    Example:
+        >>> counted(1, "trial"), counted(2, "trial")
+        ('1 trial', '2 trials')
+    """
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

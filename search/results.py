@@ -19,17 +19,20 @@ from rich.table import Table
 from search.config import SweepConfig, load_sweep
 from search.metrics import METRICS, MIXED, normalisation_among, normalisation_of
 from search.pareto import front, hypervolume, losses
-from search.progress import duration, show
+from search.progress import counted, duration, show
 from search.rundir import RunDir, finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from rich.console import JustifyMethod
+
     from search.metrics import Direction
 
 MARGIN = 0.1
 WIDE = 160  # columns where no terminal limits them
+BETWEEN = 3  # columns from one cell to the next: a space, the rule, a space
 _SHOWN = ("accuracy_ci95", "quality_drop", "pattern", "inner_steps", "test_accuracy")
 _OF_FRONT = (*_SHOWN, "student_mib", "adapt_mib")  # what decides which one to take home
 
@@ -43,12 +46,14 @@ class RunResults:
         config: The sweep as it was run.
         info: ``run.json``.
         trials: Every trial's ``result.json``, in order.
+        driven: Whether a process drives the run.
     """
 
     run: RunDir
     config: SweepConfig
     info: dict[str, Any]
     trials: list[dict[str, Any]]
+    driven: bool = True
 
     def feasible(self) -> list[dict[str, Any]]:
         """Return the complete trials that keep every constraint."""
@@ -101,43 +106,70 @@ class RunResults:
         shown = self.front() if front_only else self.trials
         if not console.is_terminal:
             console.width = WIDE
-        console.print(self._table(shown, best, _OF_FRONT if front_only else _SHOWN))
-        for line in [*self._summary(best), *_said(shown)]:
+        columns = self._columns(shown, best, front_only=front_only)
+        kept = self._fitting(columns, console.width)
+        table = _table({name: columns[name] for name in kept})
+        console.width = max(console.width, _width(columns, kept))  # rather wrapped than cut
+        console.print(table)
+        left_out = [name for name in columns if name not in kept]
+        cells = [cell for name in kept for cell in columns[name]]
+        tasks = self.config.evaluation.quick_tasks
+        legend = f"~ a quick estimate on {counted(tasks, 'task')}, of a trial that is not complete"
+        quick = [legend] if any(cell.startswith("~") for cell in cells) else []
+        for line in [*self._summary(best), *_said(shown), *quick, *_unseen(left_out)]:
             console.print(line, markup=False, soft_wrap=True)
 
-    def _columns(self, shown: list[dict[str, Any]], also: Iterable[str]) -> list[str]:
+    def _columns(
+        self, shown: list[dict[str, Any]], best: set[int], *, front_only: bool
+    ) -> dict[str, list[str]]:
+        """Return the cells of every column that says something, in their order."""
         bounds = [c.metric for c in self.config.constraints]
-        wanted = dict.fromkeys([*self.config.objectives, *bounds, *also])
-        return [m for m in wanted if any(t["metrics"].get(m) is not None for t in shown)]
+        wanted = list(self.config.objectives)
+        wanted += [*bounds, *(_OF_FRONT if front_only else _SHOWN)]
+        if "adapt_ms" in wanted:  # what is exact stands right behind what is measured
+            wanted.insert(wanted.index("adapt_ms") + 1, "adapt_macs")
+        columns = {"trial": [f"{t['id']}{'*' if t['id'] in best else ' '}" for t in shown]}
+        if not front_only:
+            columns["state"] = [self._state(t) for t in shown]
+        for name in dict.fromkeys(wanted):
+            if any(t["metrics"].get(name) is not None for t in shown):
+                columns[name] = [_cell(name, t) for t in shown]
+        if _mode(shown) == MIXED:
+            columns["normalisation"] = [_mode([t]) for t in shown]
+        return columns
 
-    def _table(self, shown: list[dict[str, Any]], best: set[int], also: Iterable[str]) -> Table:
-        columns = self._columns(shown, also)
-        table = Table(show_edge=False, pad_edge=False)
-        table.add_column("trial", justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True)
+    def _state(self, trial: Mapping[str, Any]) -> str:
+        if trial["failure"]:
+            return f"FAIL: {trial['failure']['kind']}"
+        cut = trial["state"] == "RUNNING" and not self.driven
+        return "interrupted" if cut else str(trial["state"])
+
+    def _fitting(self, columns: Mapping[str, list[str]], width: int) -> list[str]:
+        """Return the columns that a line holds: the needed ones always, others while they fit."""
+        needed = {"trial", *self.config.objectives, "pattern", "normalisation"}
+        kept = [name for name in columns if name in needed]
         for name in columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        mixed = _mode(shown) == MIXED
-        if mixed:
-            table.add_column("normalisation", no_wrap=True)
-        for trial in shown:
-            mark = f"{trial['id']}{'*' if trial['id'] in best else ' '}"
-            failure = trial["failure"]
-            state = f"FAIL: {failure['kind']}" if failure else trial["state"]
-            cells = [show(name, trial["metrics"].get(name)) for name in columns]
-            table.add_row(mark, state, *cells, *([_mode([trial])] if mixed else []))
-        return table
+            if name not in needed and _width(columns, [*kept, name]) <= width:
+                kept.append(name)
+        return [name for name in columns if name in kept]
 
     def _summary(self, best: set[int]) -> list[str]:
         count = {s: sum(t["state"] == s for t in self.trials) for s in
                  ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}  # fmt: skip
         words = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed",
-                 "RUNNING": "not finished"}  # fmt: skip
+                 "RUNNING": "not finished" if self.driven else "interrupted"}  # fmt: skip
         states = ", ".join(f"{n} {words[s]}" for s, n in count.items() if n)
         cost = sum(t["cost_s"] for t in self.trials)
         volume = self.hypervolume()
-        lines = [f"{len(self.trials)} trials: {states or 'none'}; {duration(cost)} of trial time"]
-        size = f"* on the front: {len(best)} of {len(self.feasible())} feasible trials"
+        ended = len(self.trials) - count["RUNNING"]
+        total = int(self.info.get("trials", len(self.trials)))
+        share = (
+            f"{ended} of {counted(total, 'trial')}" if ended < total else counted(ended, "trial")
+        )
+        lines = [f"{share}: {states or 'none'}; {duration(cost)} of trial time"]
+        if ended < total and not self.driven:
+            lines.append(f"the run was stopped; `fewtune resume {self.run.path}` goes on with it")
+        size = f"* on the front: {len(best)} of {counted(len(self.feasible()), 'feasible trial')}"
         lines.append(size + (f"; hypervolume {volume:.3f}" if volume is not None else ""))
         if not best and count["COMPLETE"]:
             lines.append(self._hint())
@@ -154,6 +186,33 @@ class RunResults:
             f"No complete trial keeps every constraint; `{worst}` is broken most often, by "
             f"{broken.get(worst, 0)} of {len(complete)}. Loosen it or widen the space."
         )
+
+
+def _cell(name: str, trial: Mapping[str, Any]) -> str:
+    """Write a metric; what a trial that is not complete said of its accuracy is an estimate."""
+    value = trial["metrics"].get(name)
+    quick = "accuracy" in name and value is not None and trial["state"] != "COMPLETE"
+    return f"{'~' if quick else ''}{show(name, value)}"
+
+
+def _width(columns: Mapping[str, list[str]], names: list[str]) -> int:
+    """Return how many columns of a terminal a table of these takes."""
+    widths = [max(map(len, [name, *columns[name]])) for name in names]
+    return sum(widths) + BETWEEN * (len(widths) - 1)
+
+
+def _table(columns: Mapping[str, list[str]]) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    for name in columns:
+        justify: JustifyMethod = "left" if name in ("state", "normalisation") else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _unseen(names: list[str]) -> list[str]:
+    return [f"left out for want of width: {', '.join(names)}; `--json` has all"] if names else []
 
 
 def _mode(trials: Iterable[Mapping[str, Any]]) -> str:
@@ -179,7 +238,7 @@ def load_results(run: str | Path) -> RunResults:
     """
     folder = RunDir.open(run)
     config = load_sweep(folder.sweep_file, settings=False)
-    return RunResults(folder, config, folder.info(), folder.results())
+    return RunResults(folder, config, folder.info(), folder.results(), folder.driven())
 
 
 def trial_json(trial: Mapping[str, Any]) -> dict[str, Any]:

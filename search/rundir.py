@@ -138,6 +138,17 @@ class RunDir:
         found = (self.path / "trials").glob("*/result.json")
         return sorted((read_json(file) for file in found), key=lambda result: int(result["id"]))
 
+    def driven(self) -> bool:
+        """Tell whether a process drives the run now."""
+        try:
+            with (self.path / "driver.lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no lock: it was never driven from here
+            return False
+        return False
+
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Hold the run for this process; the lock goes with the process, however it ends.

@@ -20,7 +20,7 @@ from search._tensorboard import BoardWriter
 from search.errors import FailedError, UserError
 from search.figures import front_png
 from search.points import first_point
-from search.progress import Progress, duration
+from search.progress import Progress, counted, duration
 from search.recorder import Recorder
 from search.results import box_of, load_results
 from search.rundir import FINISHED, RunDir, now
@@ -68,6 +68,7 @@ class Session:
             self.total, config.budget.iterations, config.objectives, config.constraints
         )
         self.left: list[int] = []
+        self.ran = False
         self.board = BoardWriter(run.tensorboard, self.space, list(config.objectives))
         self.recorder = Recorder(run, self.study, (self.progress, self.board))
 
@@ -103,6 +104,7 @@ class Session:
         slots = _cluster.slots(resources.cpu, resources.gpu, resources.concurrent)
         hours, spent = self._hours_left(), self.config.budget.gpu_hours
         limits = _tune.Limits(self.recorder, gpu=resources.gpu, hours=hours, gpu_hours=spent)
+        self.ran = True
         self.sessions.append({"started": now(), "process": os.getpid()})
         self.run.write_info(sessions=self.sessions)
         self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
@@ -146,7 +148,7 @@ class Session:
                 f"{self.run.path}` runs the trials that are missing."
             )
         if limits.why:
-            self.progress.say(f"Stopped: {limits.why}; {self.missing} trials were not run.")
+            self.progress.say(f"Stopped: {limits.why}; {counted(self.missing, 'trial')} not run.")
         elif self.missing:
             self.progress.say(f"Interrupted; `fewtune resume {self.run.path}` goes on.")
             raise KeyboardInterrupt
@@ -203,7 +205,9 @@ class Session:
             for number in fresh:
                 self.recorder.amend(number, self._test(number, tasks))
             took = duration(time.monotonic() - began)
-            self.progress.say(f"Scored {len(fresh)} trials of the front on test classes ({took}).")
+            self.progress.say(
+                f"Scored {counted(len(fresh), 'trial')} of the front on test classes ({took})."
+            )
         box = results.info.get("hypervolume_box") or box_of(
             [t["metrics"] for t in results.trials if t["state"] == "COMPLETE"],
             self.config.objectives,
@@ -226,13 +230,13 @@ class Session:
 
     def _summarise(self, volume: float | None, front: int, trials: int) -> None:
         hypervolume = f", hypervolume {volume:.3f}" if volume is not None else ""
-        last = self.sessions[-1] if self.sessions else {}
+        last = self.sessions[-1] if self.ran else {}  # another session's figures are not ours
         memory = f", peak memory {last['peak_mib']} MiB" if last.get("peak_mib") else ""
         first = last.get("first_trial_s")
         after = f", first trial after {first:.0f} s" if first is not None else ""
         took = duration(time.monotonic() - self.began)
         self.progress.say(
-            f"{trials} trials, {front} on the front{hypervolume}; {took}{after}{memory}."
+            f"{counted(trials, 'trial')}, {front} on the front{hypervolume}; {took}{after}{memory}."
         )
 
 

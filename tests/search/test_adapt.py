@@ -283,17 +283,23 @@ def test_weights_that_are_no_numbers_give_no_predictions(home, support, query):
 # ------------------------------------------------------------------ on a terminal
 
 
-def test_the_least_certain_predictions_are_shown(home, support, query):
+def test_the_least_certain_predictions_are_shown(home, support, query, tmp_path):
     report = adapt(home, support, query)
     text = printed(report)
     assert "Adapted to 3 classes from 6 images in" in text
     assert report.accuracy is not None
     assert f"Accuracy {100 * report.accuracy:.1f} % (inductive)" in text
     assert "of 12 images right; chance is 33.3 %." in text
-    assert "the 10 least certain of 12" in text
+    assert all(p.file in text for p in report.predictions)
+    assert "least certain" not in text
+    many = bundles.folders(tmp_path / "many", images=17, seed=1000)
+    report = adapt(home, support, many)
+    text = printed(report)
+    assert "the 50 least certain of 51" in text
     certain = sorted(report.predictions, key=lambda p: p.confidence)
     assert certain[0].file in text
     assert certain[-1].file not in text
+    assert text.rstrip().endswith("`--json` names all 51.")
 
 
 def test_names_are_not_read_as_markup(home, tmp_path):

@@ -51,7 +51,7 @@ def test_trials_of_earlier_sessions_count() -> None:
     progress, out = make()
     progress.open(Path("runs/mine"), 1, [record(0, 0.9, 2.0)])
     assert "3 trials to run, 1 at a time, 1 of 4 done before" in out.getvalue()
-    assert progress.remaining() == "?"
+    assert progress.remaining() == ""
     progress.finished(record(1, 0.8, 3.0))
     assert out.getvalue().splitlines()[-1].startswith("[2/4]")
     assert progress.remaining() == "0 s"
@@ -80,13 +80,26 @@ def test_a_terminal_shows_how_far_it_is_what_runs_and_the_front() -> None:
     for words in (
         "accuracy (inductive)",
         "2 of 4 trials",
-        "2 at 50/100",
+        "trial 2: 50 of 100 iterations",
         "front: 2 trials",
         "91.2 %",
         "1.25",
         "left",
     ):
         assert words in text
+
+
+def test_before_the_first_result_nothing_is_foretold() -> None:
+    progress, out = make(terminal=True, total=1)
+    progress.open(Path("runs/mine"), 1, [])
+    progress.started(record(0, 0, 0))
+    progress.tick()
+    progress.close()
+    assert "1 trial to run" in out.getvalue()
+    assert "0 of 1 trial - " in out.getvalue()
+    assert "trial 0: 0 of 100 iterations" in out.getvalue()
+    assert "left" not in out.getvalue()
+    assert "?" not in out.getvalue().replace("\x1b[?", "")
 
 
 def test_each_trial_says_how_it_normalised_where_they_differ() -> None:

@@ -161,8 +161,70 @@ def test_people_see_every_trial_and_why_one_failed(make: Any) -> None:
     assert "FAIL: diverged" in text
     assert "85.0 %" in text
     assert "1*" in text
-    assert "8 trials: 5 complete, 1 stopped early, 1 failed, 1 not finished" in text
+    assert "7 of 8 trials: 5 complete, 1 stopped early, 1 failed, 1 interrupted" in text
     assert "* on the front: 3 of 4 feasible trials; hypervolume 0." in text
+
+
+def on_a_terminal(results: RunResults, width: int, **how: Any) -> list[str]:
+    out = io.StringIO()
+    results.print(
+        Console(file=out, width=width, force_terminal=True, color_system=None, highlight=False),
+        **how,
+    )
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("front_only", [False, True])
+def test_a_narrow_terminal_loses_whole_columns_and_names_them(make: Any, front_only: bool) -> None:
+    more: dict[str, Any] = {"accuracy_ci95": 0.012, "inner_steps": 5, "adapt_macs": 1234567}
+    more["test_accuracy"] = 0.8
+    lines = on_a_terminal(
+        make([trial(n, **point(0.9, 9000 - n, 4.0), **more) for n in range(3)]), 80,
+        front_only=front_only,
+    )  # fmt: skip
+    table = [line for line in lines if "│" in line or "┃" in line]
+    assert max(map(len, table)) <= 80
+    assert "…" not in "".join(lines)
+    heads = lines[0].replace("┃", " ").split()
+    left_out = lines[-1].removeprefix("left out for want of width: ").split(";")[0].split(", ")
+    assert {"trial", "accuracy", "student_params", "adapt_ms", "pattern"} <= set(heads)
+    assert ("state" in heads) == (not front_only)
+    assert "state" not in left_out
+    assert {*heads, *left_out} - {"state"} == {"trial", *point(0, 0, 0), *more}
+    assert lines[-1].endswith("; `--json` has all")
+    for cell in ("90.0 %", "8,998", "0011"):
+        assert cell in "".join(table)
+
+
+def test_what_is_needed_is_never_cut_and_what_fits_is_all_there(make: Any) -> None:
+    results = make([trial(0, **point(0.9, 9000, 4.0), adapt_macs=1234567)])
+    assert on_a_terminal(results, 30)[0].split("┃")[-1].strip() == "pattern"
+    wide = on_a_terminal(results, 160)
+    heads = wide[0].replace("┃", " ").split()
+    assert heads[heads.index("adapt_ms") + 1] == "adapt_macs"
+    assert "left out" not in "".join(wide)
+
+
+def test_an_estimate_of_few_tasks_is_marked(make: Any) -> None:
+    text = printed(make(TRIALS))
+    assert "~99.0 %" in text
+    assert text.count("~") == 2
+    assert "~ a quick estimate on " in text
+
+
+def test_a_run_that_nobody_drives_says_how_to_go_on(make: Any) -> None:
+    results = make([TRIALS[0], TRIALS[6]])
+    results.run.write_info(trials=8)
+    stopped = printed(load_results(results.run.path))
+    assert "interrupted" in next(line for line in stopped.splitlines() if " 6 " in line)
+    assert "1 of 8 trials: 1 complete, 1 interrupted" in stopped
+    assert f"`fewtune resume {results.run.path}`" in stopped
+    assert "~" not in stopped
+    with results.run.driving():
+        driven = printed(load_results(results.run.path))
+    assert "1 of 8 trials: 1 complete, 1 not finished" in driven
+    assert "RUNNING" in driven
+    assert "resume" not in driven
 
 
 def test_it_is_said_how_query_images_were_normalised(make: Any) -> None:
