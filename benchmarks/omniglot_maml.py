@@ -65,6 +65,7 @@ def train(args: argparse.Namespace, data: Dataset) -> tuple[Maml, list[tuple[flo
         "order": args.order,
         "outer_rate": args.outer_rate,
         "meta_batch": args.meta_batch,
+        "choice": "table",  # two choices are read off it
     }
     run = RunSettings(
         args.iterations, seed=0, device=args.device, validation_tasks=args.table_tasks

@@ -113,7 +113,7 @@ def _numbers(spec: StudentSpec, metrics: Mapping[str, Any], config: SweepConfig)
     said += (
         " Times were measured on the machine of the sweep, one task at a time; `fewtune adapt` "
         "measures them on yours. `metrics.json` has every metric, and accuracy, time and cost of "
-        "every pattern and number of steps."
+        "every pattern and number of steps that was scored."
     )
     return "\n".join(rows) + "\n\n" + said
 

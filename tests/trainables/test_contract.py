@@ -81,11 +81,11 @@ def test_a_learner_learns_and_ends_as_all_do(method, data, tmp_path):
     outcome = one.finish()
     assert set(outcome.metrics) >= METRICS
     json.dumps([outcome.metrics, outcome.table], allow_nan=False)
-    steps = TINY["inner_steps"]
-    assert (
-        len({(r["pattern"], r["step"]) for r in outcome.table}) == len(outcome.table) == 7 * steps
-    )
-    assert outcome.metrics["pattern"] in {r["pattern"] for r in outcome.table}
+    rows = {(r["pattern"], r["step"]): r for r in outcome.table}
+    assert len(rows) == len(outcome.table) <= 7 * TINY["inner_steps"]
+    chosen = rows[outcome.metrics["pattern"], outcome.metrics["inner_steps"]]
+    assert chosen["tasks"] == RUN.validation_tasks
+    assert chosen["accuracy"] == outcome.metrics["accuracy"]
     drop = outcome.metrics["quality_drop"]
     assert isinstance(drop, float)
     assert drop <= 0.01 + 1e-9
@@ -109,6 +109,25 @@ def test_the_same_seed_gives_the_same_metrics(method, data):
     assert found[0] == found[1]
     other = make(method, data, RunSettings(6, seed=4, validation_tasks=6, quick_tasks=3))
     assert other.step() != make(method, data).step()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_race_ends_where_the_whole_table_does(method, data):
+    run = RunSettings(iterations=6, seed=3, validation_tasks=60, quick_tasks=3)
+    raced, whole = [
+        make(method, data, run, **{"choice": by, "student.head": "shared"}).finish()
+        for by in ("race", "table")
+    ]
+    assert len(whole.table) == 7 * TINY["inner_steps"]
+    assert {r["tasks"] for r in whole.table} == {60}
+    for name in set(whole.metrics) - TIMES:
+        assert raced.metrics[name] == whole.metrics[name]
+    all_rows = {(r["pattern"], r["step"]): r for r in whole.table}
+    for row in raced.table:
+        same = all_rows[row["pattern"], row["step"]]
+        assert row["adapt_macs"] == same["adapt_macs"]
+        if row["tasks"] == 60:
+            assert (row["accuracy"], row["ci95"]) == (same["accuracy"], same["ci95"])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -18,7 +18,7 @@ from trainables.meta_distillation import MetaDistillation
 
 @pytest.mark.parametrize(("adapts", "pattern", "rows"), [("head", "001", 2), ("body", "110", 6)])
 def test_anil_and_boil_keep_to_their_layers(data, adapts, pattern, rows):  # noqa: F811
-    one = make("maml", data, adapts=adapts)
+    one = make("maml", data, adapts=adapts, choice="table")
     assert one.rig.pattern == pattern
     one.step()
     outcome = one.finish()

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from trainables._core import evaluate
-from trainables._core.cost import known_before
+from trainables._core.cost import adapt_macs, known_before
 from trainables._core.episodes import Episodes, Sampler, resized
+from trainables._core.evaluate import Batches
 from trainables._core.memory import adapt_mib
-from trainables._core.patterns import candidates, choose
+from trainables._core.patterns import candidates, choose, first_updated
+from trainables._core.race import Scored, Terms, complete, race
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import torch
 
     from trainables._core.episodes import ImageData, TaskShape
-    from trainables._core.evaluate import Setting
+    from trainables._core.evaluate import Accuracies, Setting
     from trainables._core.layers import Params
     from trainables._core.networks import Network
     from trainables._core.patterns import Score
+    from trainables._core.race import Key
     from trainables._core.student import Student
 
 CHUNK = 8  # tasks scored at once: beyond, caches overflow; measured
 VALIDATION_SEED, TEST_SEED = 1_000_003, 2_000_003
 
 Metric = float | int | str | None
+Price = Callable[["Network", "Setting", "TaskShape", Iterable["Key"]], dict["Key", float]]
 
 
 @dataclass(frozen=True)
@@ -66,21 +71,56 @@ def allowed(trained: str, which: str) -> list[str]:
     return within if trained in within else [*within, trained]
 
 
+def scored_tasks(
+    network: Network,
+    meta: Params,
+    sampler: Sampler,
+    setting: Setting,
+    *,
+    seed: int,
+    tasks: int,
+    patterns: Iterable[str],
+) -> Scored:
+    """An empty table of ``patterns`` and steps over ``tasks`` fixed tasks, to be filled."""
+    size = network.into[-1]
+    parts = sampler.parts(seed, tasks, CHUNK)
+    batches = Batches(lambda number: next(at_size(iter([sampler.episodes(parts[number])]), size)))
+    return Scored(
+        lambda number, wanted: batches.score(network, meta, setting, number, wanted),
+        [len(part) for part in parts],
+        [(p, t) for p in sorted(patterns, key=first_updated) for t in range(1, setting.steps + 1)],
+    )
+
+
+def macs(
+    network: Network, setting: Setting, shape: TaskShape, keys: Iterable[Key]
+) -> dict[Key, float]:
+    """The cost that a pattern is chosen by: exact multiply-accumulates of one adaptation."""
+    images = shape.ways * shape.shots * (1 + setting.views)
+    return {
+        (pattern, step): adapt_macs(
+            network,
+            pattern,
+            steps=step,
+            ways=setting.ways,
+            images=images,
+            inductive=setting.inductive,
+        )
+        for pattern, step in keys
+    }
+
+
 def measure(
     network: Network,
     meta: Params,
     sampler: Sampler,
     setting: Setting,
     seed: int,
-    tasks: int,
-    patterns: Mapping[str, list[int]],
+    accuracies: Accuracies,
 ) -> list[Score]:
-    """The table on ``tasks`` fixed tasks, time and memory measured on the first of them."""
-    size = network.into[-1]
-    accuracies = evaluate.score(
-        network, meta, at_size(sampler.fixed(seed, tasks, CHUNK), size), setting, patterns
-    )
-    one = next(at_size(sampler.fixed(seed, 1, 1), size))
+    """The rows of what was scored, each pattern's time and memory measured on the first task."""
+    one = next(at_size(sampler.fixed(seed, 1, 1), network.into[-1]))
+    patterns = dict.fromkeys(pattern for pattern, _ in accuracies)
     times = {p: evaluate.milliseconds(network, meta, one, setting, p) for p in patterns}
     mib = {p: adapt_mib(network, meta, one, setting, p) for p in patterns}
     images = one.support.shape[1] * (1 + setting.views)
@@ -98,24 +138,52 @@ def conclude(
     epsilon: float,
     which: str,
     trained: str,
+    by: str = "race",
+    price: Price = macs,
 ) -> tuple[dict[str, Metric], list[Score]]:
-    """The metrics every method reports and the whole table.
+    """The metrics every method reports and the table, as far as the choice needed it.
 
-    Times are one task at a time on this device; a pattern is chosen by multiply-accumulates.
+    Times are one task at a time on this device; a pattern is chosen by its ``price``, which is
+    multiply-accumulates here. Whether found by a ``race`` or from the whole ``table``, the chosen
+    pattern and the reference are scored on all tasks.
     """
-    wanted = {p: list(range(1, setting.steps + 1)) for p in allowed(trained, which)}
-    rows = measure(network, meta, sampler, setting, seed, tasks, wanted)
-    chosen, full = choose(rows, epsilon, reference=trained)
+    patterns = allowed(trained, which)
+    scored = scored_tasks(
+        network, meta, sampler, setting, seed=seed, tasks=tasks, patterns=patterns
+    )
+    costs = price(network, setting, sampler.shape, scored.keys)
+    if by == "race":
+        images = sampler.shape.ways * sampler.shape.queries
+        terms = Terms((trained, setting.steps), epsilon, images)
+        race(scored, costs, terms)
+    else:
+        complete(scored)
+    rows = measure(network, meta, sampler, setting, seed, scored.accuracies())
+    cost = lambda row: costs[row.pattern, row.step]  # noqa: E731
+    chosen, full = choose(rows, epsilon, reference=trained, cost=cost)
+    return metrics_of(network, meta, sampler, setting, seed, chosen, full), rows
+
+
+def metrics_of(
+    network: Network,
+    meta: Params,
+    sampler: Sampler,
+    setting: Setting,
+    seed: int,
+    chosen: Score,
+    full: Score,
+) -> dict[str, Metric]:
+    """What a choice means; the chosen pattern is also scored in the other normalisation mode."""
     other = replace(setting, inductive=not setting.inductive)
     beside = evaluate.score(
         network,
         meta,
-        at_size(sampler.fixed(seed, tasks, CHUNK), network.into[-1]),
+        at_size(sampler.fixed(seed, chosen.tasks, CHUNK), network.into[-1]),
         other,
         {chosen.pattern: [chosen.step]},
     )
     name = "accuracy_transductive" if setting.inductive else "accuracy_inductive"
-    metrics: dict[str, Metric] = {
+    return {
         "accuracy": chosen.accuracy,
         "accuracy_ci95": chosen.ci95,
         "accuracy_full": full.accuracy,
@@ -129,7 +197,6 @@ def conclude(
         **known_before(network, setting.ways),
         name: evaluate.interval(beside[chosen.pattern, chosen.step])[0],
     }
-    return metrics, rows
 
 
 def as_rows(table: list[Score]) -> list[dict[str, Metric]]:

@@ -163,9 +163,12 @@ class Sampler:
 
     def fixed(self, seed: int, tasks: int, chunk: int) -> Iterator[Episodes]:
         """The same ``tasks`` tasks for every caller with this seed, ``chunk`` at a time."""
-        index = self.indices(torch.Generator().manual_seed(seed), tasks)
-        for part in torch.split(index, chunk):
+        for part in self.parts(seed, tasks, chunk):
             yield self.episodes(part)
+
+    def parts(self, seed: int, tasks: int, chunk: int) -> tuple[torch.Tensor, ...]:
+        """The image numbers of ``fixed``, for whoever wants any chunk, or one again."""
+        return torch.split(self.indices(torch.Generator().manual_seed(seed), tasks), chunk)
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:

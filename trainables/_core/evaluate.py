@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TIMED_RUNS = 7  # adaptations per pattern whose median is the time: our default
 WARM_UP_RUNS = 2
+ROOM = 64 * cost.MIB  # our default: 25 Omniglot tasks' maps at all levels of 32 filters
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Setting:
 
 
 Accuracies = dict[tuple[str, int], torch.Tensor]  # (pattern, step) -> [tasks]
+Lifted = dict[int, tuple[torch.Tensor, int]]  # l0 -> query maps there, norms they went through
 
 
 def interval(values: torch.Tensor) -> tuple[float, float]:
@@ -75,7 +77,6 @@ def correct(z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (z.argmax(-1) == labels).float().mean(1)
 
 
-@torch.no_grad()
 def score(
     network: Network,
     meta: Mapping[str, torch.Tensor],
@@ -97,21 +98,78 @@ def score(
     """
     found: dict[tuple[str, int], list[torch.Tensor]] = {}
     for episodes in tasks:
-        query, level, known = episodes.query, 0, 0
-        rows = network.rows(query, level)
-        for pattern in sorted(wanted, key=first_updated):
-            run = adapted(network, meta, episodes, setting, pattern, max(wanted[pattern]))
-            if run.start > level:  # lift the query images to this pattern's l0
-                span = slice(level, run.start)
-                stats = run.prefix_stats.replayed(known) if setting.inductive else None
-                query = network.run(meta, query, stats, span)
-                level, known = run.start, len(run.prefix_stats.values)
-                rows = network.rows(query, level)
-            for step in wanted[pattern]:
-                stats = run.statistics(step) if setting.inductive else None
-                z = run.logits(step, query, stats, from_prefix=True, rows=rows)
-                found.setdefault((pattern, step), []).append(correct(z, episodes.query_labels))
+        for key, values in score_batch(network, meta, episodes, setting, wanted, {}).items():
+            found.setdefault(key, []).append(values)
     return {key: torch.cat(parts) for key, parts in found.items()}
+
+
+@torch.no_grad()
+def score_batch(
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    episodes: Episodes,
+    setting: Setting,
+    wanted: Mapping[str, Sequence[int]],
+    lifted: Lifted,
+) -> Accuracies:
+    """``score`` for one batch; query maps are taken from ``lifted``, and new ones put there."""
+    found: Accuracies = {}
+    level, rows = -1, None
+    for pattern in sorted(wanted, key=first_updated):
+        run = adapted(network, meta, episodes, setting, pattern, max(wanted[pattern]))
+        if run.start not in lifted:
+            lifted[run.start] = _lift(run, episodes.query, setting, lifted)
+        query, _ = lifted[run.start]
+        if run.start != level:
+            level, rows = run.start, network.rows(query, run.start)
+        for step in wanted[pattern]:
+            stats = run.statistics(step) if setting.inductive else None
+            z = run.logits(step, query, stats, from_prefix=True, rows=rows)
+            found[pattern, step] = correct(z, episodes.query_labels)
+    return found
+
+
+def _lift(
+    run: Adapted, images: torch.Tensor, setting: Setting, lifted: Lifted
+) -> tuple[torch.Tensor, int]:
+    """Query maps at this adaptation's l0, from the highest level below it that is there."""
+    level = max((x for x in lifted if x < run.start), default=0)
+    query, known = lifted.get(level, (images, 0))
+    stats = run.prefix_stats.replayed(known) if setting.inductive else None
+    maps = run.network.run(run.meta, query, stats, slice(level, run.start))
+    return maps, len(run.prefix_stats.values)
+
+
+class Batches:
+    """Fixed tasks in numbered batches, any of them again, with query maps kept while there is room.
+
+    Args:
+        draw: the batch of a number.
+        room: bytes that lifted query maps may hold between calls.
+    """
+
+    def __init__(self, draw: Callable[[int], Episodes], room: int = ROOM) -> None:
+        self._draw, self._room = draw, room
+        self._kept: dict[int, Lifted] = {}
+
+    def score(
+        self,
+        network: Network,
+        meta: Mapping[str, torch.Tensor],
+        setting: Setting,
+        number: int,
+        wanted: Mapping[str, Sequence[int]],
+    ) -> Accuracies:
+        """``score`` for one batch by its number."""
+        kept = self._kept.setdefault(number, {})
+        lifted = dict(kept)
+        found = score_batch(network, meta, self._draw(number), setting, wanted, lifted)
+        for level in sorted(lifted.keys() - kept.keys() - {0}, reverse=True):  # small maps first
+            size = lifted[level][0].nbytes
+            if size <= self._room:
+                kept[level] = lifted[level]
+                self._room -= size
+        return found
 
 
 def milliseconds(
@@ -201,5 +259,16 @@ def table(
             images=images,
             inductive=setting.inductive,
         )
-        rows.append(Score(pattern, step, accuracy, ci95, times[pattern][step], macs, mib[pattern]))
+        rows.append(
+            Score(
+                pattern,
+                step,
+                accuracy,
+                ci95,
+                times[pattern][step],
+                macs,
+                mib[pattern],
+                len(values),
+            )
+        )
     return rows

@@ -72,6 +72,15 @@ class Score:
     adapt_ms: float  # median, one task at a time
     adapt_macs: int
     adapt_mib: float  # peak of any number of steps
+    tasks: int  # how many it was scored on: fewer than the reference where a race dropped it
+
+
+SLACK = 1e-9  # accuracies are sums of floats
+
+
+def within(accuracy: float, against: float, epsilon: float) -> bool:
+    """Whether no more than epsilon is lost against the reference's accuracy."""
+    return against - accuracy <= epsilon + SLACK
 
 
 def choose(
@@ -86,7 +95,8 @@ def choose(
     The full pattern at its last step is the reference, so the choice is never empty. Cost is
     multiply-accumulates unless told otherwise: the same configuration then chooses the same
     pattern however busy the machine is [our choice; the paper says time]. Ties go to the higher
-    accuracy, then to fewer steps.
+    accuracy, then to fewer steps. Rows of fewer tasks than the reference's are what a race has
+    dropped; their accuracies are of other tasks and are not compared.
 
     Args:
         table: scores of the same tasks, the full pattern among them.
@@ -109,7 +119,7 @@ def choose(
             f"{name}; it holds {', '.join(sorted({row.pattern for row in rows})) or 'nothing'}."
         )
         raise ValueError(msg)
-    slack = 1e-9  # accuracies are sums of floats
-    feasible = [row for row in rows if against.accuracy - row.accuracy <= epsilon + slack]
+    comparable = [row for row in rows if row.tasks == against.tasks]
+    feasible = [row for row in comparable if within(row.accuracy, against.accuracy, epsilon)]
     chosen = min(feasible, key=lambda row: (cost(row), -row.accuracy, row.step))
     return chosen, against

@@ -210,6 +210,7 @@ def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
         epsilon=c.epsilon,
         which=c.patterns,
         trained=rig.pattern,
+        by=c.choice,
     )
     metrics["train_seconds"] = rig.seconds
     metrics["normalisation"] = c.normalisation

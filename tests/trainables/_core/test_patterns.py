@@ -17,7 +17,7 @@ ANIL = {
 def rows(accuracies, step=5):
     by_depth = {p: 10 * p.count("1") for p in accuracies}
     return [
-        Score(p, step, a / 100, 0.01, by_depth[p] / 10, by_depth[p], adapt_mib=1.0)
+        Score(p, step, a / 100, 0.01, by_depth[p] / 10, by_depth[p], adapt_mib=1.0, tasks=300)
         for p, a in accuracies.items()
     ]
 
@@ -48,11 +48,16 @@ def test_fewer_steps_are_a_choice_too():
 
 def test_ties_go_to_the_more_accurate():
     table = [
-        Score("11", 1, 0.9, 0, 2, 20, adapt_mib=1.0),
-        Score("01", 1, 0.9, 0, 1, 10, adapt_mib=1.0),
-        Score("10", 1, 0.91, 0, 1, 10, adapt_mib=1.0),
+        Score("11", 1, 0.9, 0, 2, 20, adapt_mib=1.0, tasks=5),
+        Score("01", 1, 0.9, 0, 1, 10, adapt_mib=1.0, tasks=5),
+        Score("10", 1, 0.91, 0, 1, 10, adapt_mib=1.0, tasks=5),
     ]
     assert choose(table, 0.05)[0].pattern == "10"
+
+
+def test_what_a_race_dropped_is_no_candidate():
+    table = rows({"11": 90, "01": 95})
+    assert choose([table[0], replace(table[1], tasks=25)], 0.01)[0].pattern == "11"
 
 
 def test_the_clock_can_be_anything_that_orders():
