@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from search.metrics import METRICS, MIXED, named, normalisation_among, normalisation_of
+from search.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +44,8 @@ def front_png(results: RunResults, *, title: str = "", dpi: int = 110) -> bytes:
     names = _axes_of(results.config.objectives)
     usable = [t for t in complete if all(_number(t, n) is not None for n in names)]
     _scatter(figure, axes, usable, names, feasible, best)
-    axes.set_title(title or f"{results.info.get('name', 'run')}: {len(complete)} trials, "
+    size = counted(len(complete), "trial")
+    axes.set_title(title or f"{results.info.get('name', 'run')}: {size}, "
                    f"{len(best)} on the front", loc="left", fontsize=10)  # fmt: skip
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=dpi)
