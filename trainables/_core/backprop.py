@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 import torch
 import torch.nn.functional as F
 
-from trainables._core.kernels import Kept, gather, normed, normed_back, product, scatter
+from trainables._core.kernels import Kept, batched, gather, normed, normed_back, product, scatter
 from trainables._core.layers import ConvBlock, Params, matrix, wide
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class _WrittenOut:
             g, gain, bias = normed_back(g, step.kept, self._affine(block)[0])
             weight = self._params[f"{name}.conv.weight"]
             if suffix.bits[index] == "1":
-                own = torch.bmm(step.rows.transpose(1, 2), g)
+                own = batched(step.rows.transpose(1, 2), g)
                 found[f"{name}.conv.weight"] = own.view(len(g), *weight.shape[-4:])
                 found[f"{name}.conv.gain"], found[f"{name}.conv.bias"] = gain, bias
             if index:

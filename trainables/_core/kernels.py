@@ -168,6 +168,11 @@ def patches(x: torch.Tensor, window: Window) -> torch.Tensor:
     return _Gather.apply(x, window) if x.requires_grad else gather(x, window)
 
 
+def batched(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``torch.bmm``, which takes longer than ``torch.mm`` where there is one task."""
+    return torch.mm(a[0], b[0])[None] if len(a) == 1 else torch.bmm(a, b)
+
+
 class _Product(torch.autograd.Function):
     """rows W, task by task; its gradients come out row by row too, where torch's are transposed."""
 
@@ -175,7 +180,7 @@ class _Product(torch.autograd.Function):
     @override
     def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(rows, weight)
-        return torch.bmm(rows, weight)
+        return batched(rows, weight)
 
     @staticmethod
     @override
@@ -195,7 +200,7 @@ class _Pairing(torch.autograd.Function):
     @override
     def forward(ctx: Any, rows: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(rows, g)
-        return torch.bmm(rows.mT, g)
+        return batched(rows.mT, g)
 
     @staticmethod
     @override
