@@ -26,8 +26,10 @@ ARMS = "alone,paper_kl,inner_tenth,outer_tau1,alone_views,outer_views"
 # result -> the module and arguments behind it, all of them in the README; what else is stored
 # was measured once, and is held against its floors alone
 COMMANDS: dict[str, str] = {
-    "adaptation": "adaptation",
-    "meta_training": "meta_training",
+    "adaptation": (
+        "adaptation --iterations 120 --validation-tasks 120 --test-tasks 400 --rounds 7 --repeats 3"
+    ),
+    "meta_training": "meta_training --rounds 3",
     "roofline": "roofline",
     "omniglot_maml": "omniglot_maml --threads 1 --iterations 3000",
     "head_prototype": HEADS.format("prototype"),
