@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trainables._core import evaluate
 from trainables._core.cost import known_before
+from trainables._core.device import predict, profile_here, relative_error
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.memory import adapt_mib
 from trainables._core.patterns import candidates, choose
@@ -84,7 +85,20 @@ def measure(
     times = {p: evaluate.milliseconds(network, meta, one, setting, p) for p in patterns}
     mib = {p: adapt_mib(network, meta, one, setting, p) for p in patterns}
     images = one.support.shape[1] * (1 + setting.views)
-    return evaluate.table(network, accuracies, times, mib, setting, images)
+    profile = profile_here(one.support.device)
+
+    def predicted(pattern: str, step: int) -> float:
+        return predict(
+            profile,
+            network,
+            pattern,
+            steps=step,
+            ways=setting.ways,
+            images=images,
+            inductive=setting.inductive,
+        )
+
+    return evaluate.table(network, accuracies, times, mib, predicted, setting, images)
 
 
 def conclude(
@@ -126,6 +140,9 @@ def conclude(
         "adapt_speedup": full.adapt_ms / chosen.adapt_ms,
         "adapt_macs": chosen.adapt_macs,
         "adapt_mib": chosen.adapt_mib,
+        "prediction_error": relative_error(
+            [row.predicted_ms for row in rows], [row.adapt_ms for row in rows]
+        ),
         **known_before(network, setting.ways),
         name: evaluate.interval(beside[chosen.pattern, chosen.step])[0],
     }
