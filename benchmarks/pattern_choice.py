@@ -171,7 +171,7 @@ def side_by_side(given: Scene, seed: int, tasks: int) -> Measured:
 def of_the_table(accuracies: Accuracies, costs: dict[Key, float], epsilon: float) -> Key:
     """The choice that the complete table gives."""
     rows = [
-        Score(p, t, *interval(values), 0.0, int(costs[p, t]), 0.0, len(values))
+        Score(p, t, *interval(values), 0.0, 0.0, int(costs[p, t]), 0.0, len(values))
         for (p, t), values in accuracies.items()
     ]
     chosen, _ = choose(rows, epsilon)

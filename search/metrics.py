@@ -63,6 +63,12 @@ METRICS: Mapping[str, Metric] = {
     "adapt_speedup": Metric("time of the pattern of meta-training over adapt_ms", "", "max"),
     "adapt_macs": Metric("multiply-accumulates to adapt to one task", "", "min"),
     "adapt_mib": Metric("peak memory to adapt to one task, weights and images aside", "MiB", "min"),
+    "prediction_error": Metric(
+        "of the times predicted from the device's profile, mean over the table, relative",
+        "",
+        "min",
+        usable=False,
+    ),
     "student_params": Metric("parameters of the student", "", "min", early=True),
     "student_mib": Metric("stored weights of the student, float32", "MiB", "min", early=True),
     "student_macs": Metric("multiply-accumulates to classify one image", "", "min", early=True),
@@ -135,4 +141,6 @@ def refusal(name: str) -> str:
             f"{name} is measured on test classes, once, after the search; choosing by it would "
             f"spoil it. Use {name.removeprefix('test_')}, measured on validation classes."
         )
+    if name == "prediction_error":
+        return f"{name} judges the forecast of times, not the student. Use adapt_ms, the time."
     return f"{name} is a word, not a number; it cannot be optimised or constrained."

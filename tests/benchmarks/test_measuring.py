@@ -75,7 +75,8 @@ def test_the_choice_is_the_tables_and_dearer_patterns_stay_unmeasured(data, monk
     times = {p: [1.0] * 11 for p in candidates(5)}
     for steps in (5, 10):
         at = {key: values for key, values in drawn.items() if key[1] == steps}
-        table = evaluate.table(network, at, times, dict.fromkeys(times, 1.0), setting, 5)
+        mib, guess = dict.fromkeys(times, 1.0), lambda *_: 1.0
+        table = evaluate.table(network, at, times, mib, guess, setting, 5)
         assert scores.choice(steps) == choose(table, 0.0)[0].pattern
     assert len(asked) == len(set(asked))
 

@@ -343,7 +343,7 @@ def test_the_bundle_trains_again_to_the_same_metrics(tmp_path, monkeypatch, meth
         outputs.append(json.loads(done.stdout))
     assert outputs[0]["accuracy"] is not None
     again = outputs[1]
-    timed = {"adapt_ms", "adapt_speedup", "train_seconds"}
+    timed = {"adapt_ms", "adapt_speedup", "prediction_error", "train_seconds"}
     assert set(again) == set(first)
     assert {k: again[k] for k in again if k not in timed} == {
         k: first[k] for k in first if k not in timed

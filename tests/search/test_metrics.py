@@ -4,8 +4,8 @@ from search.metrics import EARLY, METRICS, USABLE, refusal
 
 CONTRACT = [
     "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
-    "adapt_ms", "adapt_speedup", "adapt_macs", "adapt_mib", "student_params", "student_mib",
-    "student_macs",
+    "adapt_ms", "adapt_speedup", "adapt_macs", "adapt_mib", "prediction_error", "student_params",
+    "student_mib", "student_macs",
     "teacher_accuracy", "test_accuracy", "test_accuracy_ci95", "train_seconds",
 ]  # fmt: skip
 WORDS = ["pattern", "normalisation"]
@@ -16,10 +16,11 @@ def test_the_names_of_the_contract_are_there_in_their_order():
 
 
 def test_what_touches_test_classes_or_is_a_word_cannot_steer():
-    assert {"test_accuracy", "test_accuracy_ci95", "pattern", "normalisation"} == set(
+    assert {"test_accuracy", "test_accuracy_ci95", "prediction_error", *WORDS} == set(
         METRICS
     ) - set(USABLE)
     assert "Use accuracy, measured on validation classes" in refusal("test_accuracy")
+    assert "Use adapt_ms" in refusal("prediction_error")
     assert all(refusal(name) == "" for name in USABLE)
 
 

@@ -9,7 +9,7 @@ from search.results import load_results
 from search.sweep import run_sweep
 from search.train import train
 
-TIMES = {"adapt_ms", "adapt_speedup", "train_seconds"}
+TIMES = {"adapt_ms", "adapt_speedup", "prediction_error", "train_seconds"}
 FILE = {
     "method": "meta_distillation",
     "data": {"source": "glyphs", "ways": 5, "shots": 1, "queries": 5},

@@ -3,6 +3,7 @@
 import json
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ RUN = RunSettings(iterations=6, seed=3, validation_tasks=6, quick_tasks=3)
 SHAPE = TaskShape(3, 1, 2)
 METRICS = {
     "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
-    "adapt_ms", "adapt_speedup", "adapt_macs", "adapt_mib", *EARLY, "train_seconds",
+    "adapt_ms", "adapt_speedup", "adapt_macs", "adapt_mib", "prediction_error", *EARLY,
+    "train_seconds",
 }  # fmt: skip
-TIMES = {"adapt_ms", "adapt_speedup", "train_seconds"}
+TIMES = {"adapt_ms", "adapt_speedup", "predicted_ms", "prediction_error", "train_seconds"}
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +88,10 @@ def test_a_learner_learns_and_ends_as_all_do(method, data, tmp_path):
     chosen = rows[outcome.metrics["pattern"], outcome.metrics["inner_steps"]]
     assert chosen["tasks"] == RUN.validation_tasks
     assert chosen["accuracy"] == outcome.metrics["accuracy"]
+    told: list[dict[str, Any]] = outcome.table
+    assert all(row["predicted_ms"] > 0 and row["adapt_mib"] > 0 for row in told)
+    errors = [abs(row["predicted_ms"] - row["adapt_ms"]) / row["adapt_ms"] for row in told]
+    assert outcome.metrics["prediction_error"] == pytest.approx(sum(errors) / len(errors))
     drop = outcome.metrics["quality_drop"]
     assert isinstance(drop, float)
     assert drop <= 0.01 + 1e-9
@@ -104,7 +110,7 @@ def test_the_same_seed_gives_the_same_metrics(method, data):
         for _ in range(3):
             one.step()
         outcome = one.finish()
-        table = [{k: v for k, v in row.items() if k != "adapt_ms"} for row in outcome.table]
+        table = [{k: v for k, v in row.items() if k not in TIMES} for row in outcome.table]
         found.append(({k: v for k, v in outcome.metrics.items() if k not in TIMES}, table))
     assert found[0] == found[1]
     other = make(method, data, RunSettings(6, seed=4, validation_tasks=6, quick_tasks=3))

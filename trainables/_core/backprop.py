@@ -54,7 +54,7 @@ class Suffix:
         self.layers, self.bits = layers, bits
         self.prefix = prefix.detach()
         self.shared = {n: p.detach() for n, p in shared.items()}
-        written = bool(layers) and all(_is_written_out(layer, prefix.shape[1]) for layer in layers)
+        written = written_out(layers, prefix.shape[1])
         self.blocks = cast("list[ConvBlock]", list(layers)) if written else []
         self.rows = None if rows is None else rows.detach()
 
@@ -66,11 +66,13 @@ class Suffix:
         return _Recorded(self, own)
 
 
-def _is_written_out(layer: Layer, images: int) -> bool:
-    return (
+def written_out(layers: Sequence[Layer], images: int) -> bool:
+    """Whether these layers, the updated ones, go without autograd for a task of so many images."""
+    return all(
         isinstance(layer, ConvBlock)
         and layer.norm == "batch"
         and not wide(layer.window, images, layer.into[0])
+        for layer in layers
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainables._core import evaluate
 from trainables._core.cost import adapt_macs, known_before
+from trainables._core.device import predict, profile_here, relative_error
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.evaluate import Batches
 from trainables._core.memory import adapt_mib
@@ -124,7 +125,20 @@ def measure(
     times = {p: evaluate.milliseconds(network, meta, one, setting, p) for p in patterns}
     mib = {p: adapt_mib(network, meta, one, setting, p) for p in patterns}
     images = one.support.shape[1] * (1 + setting.views)
-    return evaluate.table(network, accuracies, times, mib, setting, images)
+    profile = profile_here(one.support.device)
+
+    def predicted(pattern: str, step: int) -> float:
+        return predict(
+            profile,
+            network,
+            pattern,
+            steps=step,
+            ways=setting.ways,
+            images=images,
+            inductive=setting.inductive,
+        )
+
+    return evaluate.table(network, accuracies, times, mib, predicted, setting, images)
 
 
 def conclude(
@@ -161,7 +175,9 @@ def conclude(
     rows = measure(network, meta, sampler, setting, seed, scored.accuracies())
     cost = lambda row: costs[row.pattern, row.step]  # noqa: E731
     chosen, full = choose(rows, epsilon, reference=trained, cost=cost)
-    return metrics_of(network, meta, sampler, setting, seed, chosen, full), rows
+    metrics = metrics_of(network, meta, sampler, setting, seed, chosen, full)
+    predicted, measured = zip(*((row.predicted_ms, row.adapt_ms) for row in rows), strict=True)
+    return metrics | {"prediction_error": relative_error(predicted, measured)}, rows
 
 
 def metrics_of(

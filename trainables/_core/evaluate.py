@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -193,22 +194,37 @@ def milliseconds(
         pattern: what is updated.
         runs: timed repetitions, after a warm-up.
     """
-    laps = [_lap(network, meta, episodes, setting, pattern) for _ in range(WARM_UP_RUNS + runs)]
-    return [statistics.median(column) for column in zip(*laps[WARM_UP_RUNS:], strict=True)]
+    laps = [lap(network, meta, episodes, setting, pattern) for _ in range(WARM_UP_RUNS + runs)]
+    totals = [in_total(one) for one in laps[WARM_UP_RUNS:]]
+    return [statistics.median(column) for column in zip(*totals, strict=True)]
 
 
-def _lap(
+def lap(
     network: Network,
     meta: Mapping[str, torch.Tensor],
     episodes: Episodes,
     setting: Setting,
     pattern: str,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    marks = [_now(episodes.support)]
-    tick = lambda: marks.append(_now(episodes.support))  # noqa: E731  a clock, not a function
+    """Milliseconds of one adaptation by its parts: the start, each step, what comes behind."""
+    cuda = episodes.support.is_cuda
+    marks: list[float] = []
+
+    def tick() -> None:
+        if cuda:
+            torch.cuda.synchronize(episodes.support.device)
+        marks.append(clock())
+
+    tick()
     on_a_device(network, meta, episodes, setting, pattern, tick)
-    last = _now(episodes.support) - marks[-1]
-    return [(m - marks[0] + last) * 1e3 for m in marks[1:]]
+    tick()
+    return [(after - before) * 1e3 for before, after in pairwise(marks)]
+
+
+def in_total(parts: Sequence[float]) -> list[float]:
+    """The parts of an adaptation -> milliseconds of one with t = 0..T steps."""
+    return [so_far + parts[-1] for so_far in accumulate(parts[:-1])]
 
 
 def on_a_device(
@@ -233,21 +249,26 @@ def on_a_device(
             run.statistics(-1)
 
 
-def _now(tensor: torch.Tensor) -> float:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
-    return time.perf_counter()
-
-
 def table(
     network: Network,
     accuracies: Accuracies,
     times: Mapping[str, Sequence[float]],
     mib: Mapping[str, float],
+    predicted: Callable[[str, int], float],
     setting: Setting,
     images: int,
 ) -> list[Score]:
-    """Rows of accuracy and price, memory in ``mib``; ``images`` are a task's, with views."""
+    """Rows of accuracy and price.
+
+    Args:
+        network: the student.
+        accuracies: of every pattern and step.
+        times: pattern -> milliseconds after t = 0..T steps.
+        mib: pattern -> peak memory.
+        predicted: milliseconds of a pattern and step, without measuring them.
+        setting: steps, rate, ways, views and mode.
+        images: of a task, with views.
+    """
     rows = []
     for (pattern, step), values in accuracies.items():
         accuracy, ci95 = interval(values)
@@ -259,16 +280,8 @@ def table(
             images=images,
             inductive=setting.inductive,
         )
+        took, guess = times[pattern][step], predicted(pattern, step)
         rows.append(
-            Score(
-                pattern,
-                step,
-                accuracy,
-                ci95,
-                times[pattern][step],
-                macs,
-                mib[pattern],
-                len(values),
-            )
+            Score(pattern, step, accuracy, ci95, took, guess, macs, mib[pattern], len(values))
         )
     return rows

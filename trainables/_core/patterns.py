@@ -70,6 +70,7 @@ class Score:
     accuracy: float
     ci95: float  # half-width over tasks
     adapt_ms: float  # median, one task at a time
+    predicted_ms: float  # from the profile of the device, for comparison
     adapt_macs: int
     adapt_mib: float  # peak of any number of steps
     tasks: int  # how many it was scored on: fewer than the reference where a race dropped it

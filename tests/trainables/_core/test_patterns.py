@@ -17,7 +17,7 @@ ANIL = {
 def rows(accuracies, step=5):
     by_depth = {p: 10 * p.count("1") for p in accuracies}
     return [
-        Score(p, step, a / 100, 0.01, by_depth[p] / 10, by_depth[p], adapt_mib=1.0, tasks=300)
+        Score(p, step, a / 100, 0.01, by_depth[p] / 10, 1.0, by_depth[p], adapt_mib=1.0, tasks=300)
         for p, a in accuracies.items()
     ]
 
@@ -48,9 +48,9 @@ def test_fewer_steps_are_a_choice_too():
 
 def test_ties_go_to_the_more_accurate():
     table = [
-        Score("11", 1, 0.9, 0, 2, 20, adapt_mib=1.0, tasks=5),
-        Score("01", 1, 0.9, 0, 1, 10, adapt_mib=1.0, tasks=5),
-        Score("10", 1, 0.91, 0, 1, 10, adapt_mib=1.0, tasks=5),
+        Score("11", 1, 0.9, 0, 2, 2, 20, adapt_mib=1.0, tasks=5),
+        Score("01", 1, 0.9, 0, 1, 1, 10, adapt_mib=1.0, tasks=5),
+        Score("10", 1, 0.91, 0, 1, 1, 10, adapt_mib=1.0, tasks=5),
     ]
     assert choose(table, 0.05)[0].pattern == "10"
 

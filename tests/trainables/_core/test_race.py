@@ -52,7 +52,7 @@ def in_order(accuracies):
 
 def of_the_table(accuracies, costs, epsilon, reference=FULL):
     rows = [
-        Score(p, t, *evaluate.interval(values), 0.0, int(costs[p, t]), 0.0, len(values))
+        Score(p, t, *evaluate.interval(values), 0.0, 0.0, int(costs[p, t]), 0.0, len(values))
         for (p, t), values in accuracies.items()
     ]
     rows = [row for row in rows if row.pattern != reference[0] or row.step <= reference[1]]
