@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, overload
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +29,14 @@ from typing_extensions import override
 from trainables._core.backprop import Suffix
 from trainables._core.heads import by_gram, one_hot
 from trainables._core.heads import logits as head_logits
+from trainables._core.kernels import added
 from trainables._core.layers import Params, Statistics
 from trainables._core.patterns import check, first_updated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from trainables._core.backprop import Pass
     from trainables._core.networks import Network
 
     # (logits [B, M, N], features [B, M, F]) -> sum over tasks of a task's mean loss
@@ -174,15 +176,19 @@ def adapt(
             steps = _HeadSteps(features, labels, classifier, rule, tick)
             run.steps = steps if history else [steps[-1]]
             return run
-        if train and second_order:
-            moves = _exactly(run, labels, rule, loss)
-        else:
-            moves = _plainly(run, labels, rule, loss, train=train)
         kept: deque[Params] = deque(maxlen=None if history else 1)
-        for step in moves:
-            kept.append(step)
-            tick()
-    run.steps = list(kept)
+        if train and second_order:
+            for step in _exactly(run, labels, rule, loss):
+                kept.append(step)
+                tick()
+            run.steps = list(kept)
+        else:
+            alone = loss is None
+            suffix = Suffix(network, rule.pattern, prefix, run.rows, meta, alone=alone)
+            for step in _plainly(run, suffix, labels, rule, loss, train=train):
+                kept.append(step)
+                tick()
+            run.steps = [suffix.leave(step) for step in kept]
     return run
 
 
@@ -190,7 +196,8 @@ class _HeadSteps(Sequence[Params]):
     """Softmax regression on fixed features; a step's classifier is made when it is asked for.
 
     A step moves the logits through the Gram matrix of the features, or, where a task has more
-    images than features, through the features themselves.
+    images than features, through the features themselves. A task that is alone goes without the
+    dimension of tasks.
     """
 
     def __init__(
@@ -201,32 +208,50 @@ class _HeadSteps(Sequence[Params]):
         rule: Rule,
         tick: Callable[[], None],
     ) -> None:
-        self._features, self._classifier = features, classifier
+        self._alone = len(features) == 1
+        self._features, weight, bias = (x[0] if self._alone else x for x in (features, *classifier))
+        self._classifier = weight, bias
         self._scale = rule.rate / features.shape[1]
-        target = one_hot(labels, rule.ways, features.dtype)
-        self._errors: list[torch.Tensor] = []  # sum_(s < t) E_s at t - 1
+        self._target = one_hot(labels, rule.ways, features.dtype)
+        self._said: list[torch.Tensor] = []  # sum_(s <= t) P_s, the predictions so far
         tick()
-        first = z = head_logits(features, *classifier) if rule.steps else target
-        gram = None
-        if rule.steps > 1 and by_gram(*features.shape[1:]):
-            gram = torch.baddbmm(features.new_ones(()), features, features.mT)
+        if rule.steps == 0:
+            return
+        z = head_logits(self._features, weight, bias)
+        moved = self._moves(z, rule.steps)
         for t in range(rule.steps):
             if t:
-                z = self._moved(first, gram)
-            error = torch.softmax(z, -1) - target
-            self._errors.append(self._errors[-1] + error if t else error)
+                z = moved(t, self._said[-1])
+            p = torch.softmax(z, -1)
+            self._said.append(self._said[-1] + p if t else p)
             tick()
 
-    def _moved(self, first: torch.Tensor, gram: torch.Tensor | None) -> torch.Tensor:
-        errors = self._errors[-1]
-        if gram is not None:
-            return torch.baddbmm(first, gram, errors, alpha=-self._scale)
-        through = head_logits(self._features, errors.mT @ self._features, errors.sum(1))
-        return first - self._scale * through
+    def _moves(
+        self, first: torch.Tensor, steps: int
+    ) -> Callable[[int, torch.Tensor], torch.Tensor]:
+        """How to get the logits after t steps from the sum of the predictions before them.
+
+        With K = f f^T + 1 it is z_t = z_0 + t s K Y - s K sum_(s < t) P_s, s = alpha / M.
+        """
+        features, target, scale = self._features, self._target, self._scale
+        if steps == 1 or not by_gram(*features.shape[-2:]):
+
+            def through(t: int, said: torch.Tensor) -> torch.Tensor:
+                errors = torch.sub(said, target, alpha=t)
+                step = head_logits(features, errors.mT @ features, errors.sum(-2))
+                return torch.sub(first, step, alpha=scale)
+
+            return through
+        one = features.new_ones(())
+        gram = (torch.addmm if self._alone else torch.baddbmm)(one, features, features.mT)
+        counts = torch.arange(steps, dtype=first.dtype, device=first.device) * scale
+        counts = counts.view(-1, *[1] * first.dim())
+        toward = torch.addcmul(first, counts, gram @ target).unbind()
+        return lambda t, said: added(toward[t], gram, said, -scale)
 
     @override
     def __len__(self) -> int:
-        return len(self._errors) + 1
+        return len(self._said) + 1
 
     @overload
     def __getitem__(self, index: int) -> Params: ...
@@ -239,9 +264,11 @@ class _HeadSteps(Sequence[Params]):
         weight, bias = self._classifier
         t = range(len(self))[index]
         if t:
-            errors = self._errors[t - 1]
-            weight = torch.baddbmm(weight, errors.mT, self._features, alpha=-self._scale)
-            bias = torch.sub(bias, errors.sum(1), alpha=self._scale)
+            errors = torch.sub(self._said[t - 1], self._target, alpha=t)
+            weight = added(weight, errors.mT, self._features, -self._scale)
+            bias = torch.sub(bias, errors.sum(-2), alpha=self._scale)
+        if self._alone:
+            weight, bias = weight[None], bias[None]
         return {HEAD_W: weight, HEAD_B: bias}
 
 
@@ -284,66 +311,76 @@ def _exactly(
         grads = torch.autograd.grad(
             value, [step[n] for n in updated], create_graph=True, materialize_grads=True
         )  # a loss on features alone leaves the head where it is
-        step = step | _moved(step, dict(zip(updated, grads, strict=True)), rule.rate)
+        moved = zip(updated, grads, strict=True)
+        step = step | {n: torch.sub(step[n], g, alpha=rule.rate) for n, g in moved}
         yield step
 
 
 def _plainly(
-    run: Adapted, labels: torch.Tensor, rule: Rule, loss: InnerLoss | None, *, train: bool
+    run: Adapted,
+    suffix: Suffix,
+    labels: torch.Tensor,
+    rule: Rule,
+    loss: InnerLoss | None,
+    *,
+    train: bool,
 ) -> Iterator[Params]:
-    """Steps by first derivatives alone; with ``train`` only the start hangs on theta (FOMAML)."""
-    network, target = run.network, one_hot(labels, rule.ways, run.prefix.dtype)
-    body, head = network.body[run.start :], run.pattern[-1] == "1"
-    suffix = Suffix(body, run.pattern[run.start : -1], run.prefix, run.rows, run.meta)
-    fast = _fast(run)
-    shares = network.head.kind == "prototype" and not train
-    passed = suffix.forward(fast) if shares or rule.steps else None
-    if shares and passed is not None:  # the first step's own pass serves the prototypes
-        found = network.head.start(run.meta, network.features(passed.out), labels, rule.ways)
-        step = fast | dict(zip((HEAD_W, HEAD_B), found, strict=True))
-    else:
-        step = fast | _start(run, run.meta, labels, rule.ways)
-    step = step if train else {n: p.detach() for n, p in step.items()}
+    """Steps by first derivatives alone; with ``train`` only the start hangs on theta (FOMAML).
+
+    They are as the suffix wants them until somebody takes leave of it.
+    """
+    target = one_hot(labels, rule.ways, run.prefix.dtype)
+    step, passed = _entered(run, suffix, labels, rule, train=train)
     yield step
     for _ in range(rule.steps):
-        passed = passed or suffix.forward({n: step[n] for n in fast})
-        told = _head_gradients(network.features(passed.out), step, target, loss, moves=head)
-        grads = dict(told.classifier)
-        if fast:
-            grads |= passed.grads(network.map_gradient(told.features, passed.out))
+        step = _moved(passed or suffix.forward(step), step, target, rule, loss)
         passed = None  # its maps go before the next pass makes its own
-        step = step | _moved(step, grads, rule.rate)
         yield step
 
 
-def _moved(step: Params, grads: Params, rate: float) -> Params:
-    return {n: torch.sub(step[n], g, alpha=rate) for n, g in grads.items()}
+def _entered(
+    run: Adapted, suffix: Suffix, labels: torch.Tensor, rule: Rule, *, train: bool
+) -> tuple[Params, Pass | None]:
+    """What tasks start with, and the first step's pass where prototypes needed one already."""
+    step = suffix.enter(_fast(run))
+    if run.network.head.kind != "prototype" or train:
+        step |= suffix.enter(_start(run, run.meta, labels, rule.ways))
+        return step if train else {n: p.detach() for n, p in step.items()}, None
+    passed = suffix.forward(step)
+    features = passed.features[None] if suffix.alone else passed.features
+    found = run.network.head.start(run.meta, features, labels, rule.ways)
+    step |= suffix.enter(dict(zip((HEAD_W, HEAD_B), found, strict=True)))
+    return {n: p.detach() for n, p in step.items()}, passed
 
 
-class _Told(NamedTuple):
-    """Gradients of the inner loss at the head."""
+def _moved(
+    passed: Pass, step: Params, target: torch.Tensor, rule: Rule, loss: InnerLoss | None
+) -> Params:
+    """One step on from the pass that ``step`` made."""
+    g, head = _head_step(passed.features, step, target, rule, loss)
+    return step | head | passed.moved(step, g, rule.rate)
 
-    features: torch.Tensor  # [B, M, F]
-    classifier: Params
 
-
-@torch.no_grad()
-def _head_gradients(
+def _head_step(
     features: torch.Tensor,
     step: Params,
     target: torch.Tensor,
+    rule: Rule,
     loss: InnerLoss | None,
-    *,
-    moves: bool,
-) -> _Told:
-    """What the inner loss says at the head; of the classifier only where it ``moves``."""
-    weight, bias = step[HEAD_W].detach(), step[HEAD_B].detach()
+) -> tuple[torch.Tensor, Params]:
+    """The gradient of the inner loss at the features, and the classifier one step on."""
+    weight, bias = step[HEAD_W], step[HEAD_B]
+    leaves = [x.detach() for x in (features, weight, bias)]
     if loss is None:
-        error = (torch.softmax(head_logits(features, weight, bias), -1) - target) / len(target)
-        classifier = {HEAD_W: error.mT @ features, HEAD_B: error.sum(1)} if moves else {}
-        return _Told(error @ weight, classifier)
-    leaves = [x.detach().requires_grad_() for x in (features, weight, bias)]
+        error = torch.softmax(head_logits(*leaves), -1).sub_(target).div_(len(target))
+        g = error @ leaves[1]
+        if rule.pattern[-1] == "0":
+            return g, {}
+        moved = added(weight, error.mT, leaves[0], -rule.rate)
+        return g, {HEAD_W: moved, HEAD_B: torch.sub(bias, error.sum(-2), alpha=rule.rate)}
+    leaves = [x.requires_grad_() for x in leaves]
     with torch.enable_grad():
         value = loss(head_logits(*leaves), leaves[0])
-        grads = torch.autograd.grad(value, leaves, materialize_grads=True)
-    return _Told(grads[0], {HEAD_W: grads[1], HEAD_B: grads[2]} if moves else {})
+        g, *own = torch.autograd.grad(value, leaves, materialize_grads=True)
+    moves = zip((HEAD_W, HEAD_B), own if rule.pattern[-1] == "1" else [], strict=False)
+    return g, {name: torch.sub(step[name], own_g, alpha=rule.rate) for name, own_g in moves}

@@ -92,7 +92,9 @@ class Head:
 
 
 def logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """``[B, M, F], [B, N, F], [B, N] -> [B, M, N]``."""
+    """``[B, M, F], [B, N, F], [B, N] -> [B, M, N]``, or one task's without B."""
+    if features.dim() == 2:
+        return torch.addmm(bias, features, weight.mT)
     return torch.baddbmm(bias.unsqueeze(1), features, weight.transpose(1, 2))
 
 

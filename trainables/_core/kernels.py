@@ -11,6 +11,7 @@ Every function here is twice differentiable and holds for weights that all tasks
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EPS = 1e-5
-MANY_IMAGES = 64  # of one channel, from which nine strided copies beat a gather: measured
 MOST_INDICES = 2**18  # of one index list; more images are taken in turns: our default, measured
 
 
@@ -83,8 +83,16 @@ def _to_scatter(window: Window, images: int, device: torch.device) -> Lists:
     return _on(device, looks, counts.cumsum(0) - counts)
 
 
+@lru_cache(maxsize=64)
+def _to_pick(window: Window, device: torch.device) -> torch.Tensor:
+    """Where every look at one image falls in its pixels behind a 0, which is the padding."""
+    inside, pixels = _inside(window, 1)
+    return torch.zeros(len(inside), dtype=torch.long).masked_scatter(inside, pixels + 1).to(device)
+
+
 def forget() -> None:
     """Drops every index list; who needs one makes it again."""
+    _to_pick.cache_clear()
     _to_gather.cache_clear()
     _to_scatter.cache_clear()
 
@@ -110,31 +118,28 @@ def _in_turns(
     return torch.cat([_sums(p.flatten(0, 1), lists(window, len(p), p.device)) for p in parts])
 
 
-def _tap_by_tap(x: torch.Tensor, window: Window) -> torch.Tensor:
-    """The same for many grey images, whose rows of one number are no rows to gather."""
-    k, s, (h, w), pad = window.kernel, window.stride, window.out, window.kernel // 2
-    x = F.pad(x[..., 0], (pad, pad, pad, pad))
-    rows = x.new_empty(*x.shape[:2], h, w, k, k)
-    for i in range(k):
-        for j in range(k):
-            rows[..., i, j] = x[..., i : i + s * h : s, j : j + s * w : s][..., :h, :w]
-    return rows.view(len(x), -1, k * k)
+def _pixel_by_pixel(x: torch.Tensor, window: Window) -> torch.Tensor:
+    """The same for grey images, whose rows of one number are no rows to add up."""
+    framed = F.pad(x.reshape(-1, window.height * window.width), (1, 0))
+    return framed.index_select(1, _to_pick(window, x.device))
 
 
 def gather(x: torch.Tensor, window: Window) -> torch.Tensor:
-    """``[B, M, H, W, C] -> [B, M*h*w, k*k*C]``, no graph."""
-    tasks, images, channels = x.shape[0], x.shape[1], x.shape[-1]
-    if channels == 1 and tasks * images >= MANY_IMAGES:
-        return _tap_by_tap(x, window)
-    rows = _in_turns(x.reshape(-1, channels), window, tasks * images, _to_gather)
-    return rows.view(tasks, -1, window.kernel**2 * channels)
+    """``[B, M, H, W, C] -> [B, M*h*w, k*k*C]``, no graph; or one task's maps without B."""
+    images, channels = math.prod(x.shape[:-3]), x.shape[-1]
+    if channels == 1:
+        rows = _pixel_by_pixel(x, window)
+    else:
+        rows = _in_turns(x.reshape(-1, channels), window, images, _to_gather)
+    return rows.view(*x.shape[:-4], -1, window.kernel**2 * channels)
 
 
 def scatter(g: torch.Tensor, window: Window, images: int) -> torch.Tensor:
-    """The adjoint of ``gather``, no graph."""
-    tasks, channels = g.shape[0], g.shape[-1] // window.kernel**2
-    rows = _in_turns(g.reshape(-1, channels), window, tasks * images, _to_scatter)
-    return rows.view(tasks, images, window.height, window.width, channels)
+    """The adjoint of ``gather``, no graph; ``images`` are a task's."""
+    channels = g.shape[-1] // window.kernel**2
+    rows = g.reshape(-1, channels)
+    rows = _in_turns(rows, window, len(rows) // window.looks, _to_scatter)
+    return rows.view(*g.shape[:-2], images, window.height, window.width, channels)
 
 
 class _Gather(torch.autograd.Function):
@@ -215,10 +220,19 @@ class _Pairing(torch.autograd.Function):
 
 def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """``[B, R, K] x [B, K, O] -> [B, R, O]``, or ``[K, O]`` for weights that all tasks share."""
+    if rows.dim() == 2:
+        return torch.mm(rows, weight)
     if weight.dim() == 2:
         return (rows.reshape(-1, rows.shape[-1]) @ weight).view(*rows.shape[:2], -1)
+    if not torch.is_grad_enabled():
+        return batched(rows, weight)
     y: torch.Tensor = _Product.apply(rows, weight)
     return y
+
+
+def added(to: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """``to + scale a b``, matrices or batches of them."""
+    return (torch.addmm if to.dim() == 2 else torch.baddbmm)(to, a, b, alpha=scale)
 
 
 class _Normalise(torch.autograd.Function):
@@ -295,17 +309,22 @@ def normed(y: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> tuple[tor
     """Batch norm without a graph, per task, and what the way back needs.
 
     Args:
-        y: ``[B, R, C]``.
-        gain: ``[B or 1, 1, C]``.
+        y: ``[B, R, C]``, or one task's ``[R, C]``.
+        gain: ``[B, C]``, or ``[C]`` of all tasks.
         bias: the same.
     """
-    if len(y) == len(gain) == 1:  # torch's own norm is one call, and knows one task
-        args = (gain.view(-1), bias.view(-1), None, None, True, 0.0, EPS)
-        out, mean, rstd = torch.native_batch_norm(y[0], *args)
+    if y.dim() == 2:  # torch's own norm is one call, and knows one task
+        args = (gain, bias, None, None, True, 0.0, EPS)
+        out, mean, rstd = torch.native_batch_norm(y, *args)
+        return out, (y, mean, rstd)
+    channels = y.shape[-1]
+    if len(y) == 1 and gain.numel() == channels:
+        out, (_, mean, rstd) = normed(y[0], gain.view(-1), bias.view(-1))
         return out[None], (y, mean.view(1, 1, -1), rstd.view(1, 1, -1))
     mean = y.mean(1, keepdim=True)
     x = y - mean
     rstd = torch.rsqrt((x * x).mean(1, keepdim=True) + EPS)
+    gain, bias = gain.view(-1, 1, channels), bias.view(-1, 1, channels)
     return torch.addcmul(bias, x.mul_(rstd), gain), (x, mean, rstd)
 
 
@@ -314,11 +333,15 @@ def normed_back(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of the rows ``[B, R, C]`` and, per task, of gain and bias ``[B, C]``."""
     x, mean, rstd = kept
-    if len(g) == len(gain) == 1:
-        args = (gain.view(-1), None, None, mean.view(-1), rstd.view(-1), True, EPS, [True] * 3)
-        found = torch.ops.aten.native_batch_norm_backward(g[0], x[0], *args)
-        return found[0][None], found[1][None], found[2][None]
+    if g.dim() == 2:
+        args = (gain, None, None, mean, rstd, True, EPS, [True] * 3)
+        found: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        found = torch.ops.aten.native_batch_norm_backward(g, x, *args)
+        return found
+    if len(g) == 1 and gain.numel() == g.shape[-1]:
+        one = normed_back(g[0], (x[0], mean.view(-1), rstd.view(-1)), gain.view(-1))
+        return one[0][None], one[1][None], one[2][None]
     rows = x.shape[1]
     g_bias, g_gain = g.sum(1, keepdim=True), (g * x).sum(1, keepdim=True)
     centred = torch.addcmul(g - g_bias / rows, x, g_gain, value=-1 / rows)
-    return centred.mul_(rstd * gain), g_gain[:, 0], g_bias[:, 0]
+    return centred.mul_(rstd * gain.view(-1, 1, g.shape[-1])), g_gain[:, 0], g_bias[:, 0]

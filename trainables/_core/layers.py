@@ -11,16 +11,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 import torch
 import torch.nn.functional as F
 from typing_extensions import override
 
-from trainables._core.kernels import EPS, Window, normalise, normed, patches, product
+from trainables._core.kernels import EPS, Window, gather, normalise, normed, patches, product
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from trainables._core.kernels import Kept
 
 Params = dict[str, torch.Tensor]
 Shape = tuple[int, ...]
@@ -264,10 +267,20 @@ class ConvBlock(Layer):
     def convs(self) -> list[Conv]:
         return [Conv("conv", self.into[0], self.width, 3, *self.window.out)]
 
-    @property
+    @cached_property
     def window(self) -> Window:
         """Where its kernel looks."""
         return Window(self.into[1], self.into[2], 3, 2 if self.down == "stride" else 1)
+
+    def measured(
+        self, rows: torch.Tensor, weight: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor
+    ) -> tuple[torch.Tensor, Kept]:
+        """Patches -> what is behind the ReLU ``[B, R, O]``, and what the way back needs; no graph.
+
+        One task may come without B; the kernel as a matrix.
+        """
+        z, kept = normed(product(rows, weight), gain, bias)
+        return z.relu_(), kept
 
     @override
     def rows(self, x: torch.Tensor) -> torch.Tensor | None:
@@ -281,6 +294,27 @@ class ConvBlock(Layer):
         stats: Statistics | None,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        (c,) = self.convs()
-        x = self.convolved(c, params, x, self.window.stride, stats, relu=True, rows=rows)
+        measures = self.norm == "batch" and not (stats and stats.replay)
+        alone = len(x) == 1 and not torch.is_grad_enabled()  # torch has quicker calls for that
+        if alone and measures and not wide(self.window, x.shape[1], x.shape[-1]):
+            x = self._of_one(params, x, stats, rows)
+        else:
+            (c,) = self.convs()
+            x = self.convolved(c, params, x, self.window.stride, stats, relu=True, rows=rows)
         return pool(x) if self.down == "pool" else x
+
+    def _of_one(
+        self,
+        params: Mapping[str, torch.Tensor],
+        x: torch.Tensor,
+        stats: Statistics | None,
+        rows: torch.Tensor | None,
+    ) -> torch.Tensor:
+        prefix, images = f"{self.name}.conv", x.shape[1]
+        seen = gather(x[0], self.window) if rows is None else rows[0]
+        weight, *affine = (params[f"{prefix}.{name}"] for name in ("weight", "gain", "bias"))
+        gain, bias = (p if p.dim() == 1 else p[0] for p in affine)
+        z, (_, mean, rstd) = self.measured(seen, weight.view(-1, self.width), gain, bias)
+        if stats is not None:
+            stats.values.append((mean.view(1, 1, -1), rstd.view(1, 1, -1)))
+        return z.view(1, images, *self.window.out, self.width)

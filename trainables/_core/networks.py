@@ -89,12 +89,6 @@ class Network:
         """What the head reads. ``[B, M, H, W, C] -> [B, M, F]``."""
         return x.mean((2, 3)) if self.pooled else x.flatten(2)
 
-    def map_gradient(self, g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """The way back through ``features``: ``[B, M, F]`` to the map's ``[B, M, H, W, C]``."""
-        if not self.pooled:
-            return g.view(x.shape)
-        return (g / (x.shape[2] * x.shape[3]))[:, :, None, None].expand(x.shape)
-
 
 def _check_size(layer: Layer, into: Shape, remedy: str) -> None:
     if min(layer.out[1:]) < 1:

@@ -39,10 +39,27 @@ def test_patches_are_torchs_unfold(window):
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_many_grey_images_have_the_same_patches(window):
-    x = drawn(2, kernels.MANY_IMAGES // 2, window.height, window.width, 1, grad=False)
-    few = torch.cat([gather(x[:, i : i + 1], window) for i in range(x.shape[1])], 1)
-    assert torch.equal(gather(x, window), few)
+def test_grey_images_have_the_patches_of_a_channel(window):
+    x = drawn(2, 3, window.height, window.width, 1, grad=False)
+    twice = gather(x.expand(-1, -1, -1, -1, 2), window)
+    assert torch.equal(gather(x, window), twice[..., ::2])
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_one_task_may_come_without_the_dimension_of_tasks(channels):
+    window = Window(5, 6, 3, 2)
+    x = drawn(1, 3, 5, 6, channels, grad=False)
+    rows = gather(x[0], window)
+    assert torch.equal(rows, gather(x, window)[0])
+    assert torch.equal(scatter(rows, window, 3), scatter(rows[None], window, 3)[0])
+    weight, (gain, bias) = drawn(9 * channels, 4, grad=False), drawn(2, 4, seed=1, grad=False)
+    y, kept = normed(product(rows, weight), gain, bias)
+    own, own_kept = normed(product(rows[None], weight), gain, bias)
+    assert torch.equal(y, own[0])
+    for alone, batched in zip(
+        normed_back(y, kept, gain), normed_back(own, own_kept, gain), strict=True
+    ):
+        assert torch.equal(alone, batched[0])
 
 
 @pytest.mark.parametrize("window", WINDOWS)
