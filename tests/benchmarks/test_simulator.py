@@ -1,0 +1,140 @@
+"""The simulated clock against what can be worked out by hand."""
+
+import pytest
+
+from benchmarks.simulator import (
+    Entry,
+    Goal,
+    Job,
+    Lap,
+    Moment,
+    Reached,
+    Setting,
+    Table,
+    compute_to,
+    simulate,
+)
+from search.constraints import Constraint
+from spaces._domains import Choice, Float, Int
+
+OBJECTIVES = {"accuracy": "max", "student_params": "min"}
+UNIT = {
+    "reference": {"accuracy": 0.0, "student_params": 100.0},
+    "ideal": {"accuracy": 1.0, "student_params": 0.0},
+}
+
+
+def entry(accuracy, params, seconds=1.0, score_s=2.0):
+    laps = tuple(Lap(seconds, i, {"accuracy": accuracy}) for i in (10, 20))
+    tables = {"01": [accuracy - 0.1, accuracy - 0.02], "11": [accuracy - 0.01, accuracy]}
+    macs = {"01": [10, 20], "11": [100, 200]}
+    return Entry({"rate": accuracy}, {"student_params": params}, laps, score_s, tables, macs)
+
+
+class InTurn:
+    """Hands out every run of a table once; stops those it is told to at their first lap."""
+
+    def __init__(self, entries, stopped=()):
+        self.left, self.stopped, self.heard = list(enumerate(entries)), stopped, []
+
+    def next(self):
+        return Job(*self.left.pop(0)) if self.left else None
+
+    def report(self, job, lap):
+        self.heard.append((job.number, lap.iteration))
+        return job.number not in self.stopped
+
+    def finish(self, job):
+        return [job.entry.answer(Setting(0.0, 2))]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "steps", "pattern", "step"),
+    [(0.0, 2, "11", 2), (0.01, 2, "11", 1), (0.02, 2, "01", 2), (0.1, 1, "01", 1), (0, 1, "11", 1)],
+)
+def test_the_cheapest_within_epsilon_answers(epsilon, steps, pattern, step):
+    found = entry(0.9, 50).answer(Setting(epsilon, steps))
+    assert (found["pattern"], found["inner_steps"]) == (pattern, step)
+    full = 0.9 if steps == 2 else 0.89
+    assert found["quality_drop"] == pytest.approx(full - found["accuracy"])
+    assert found["student_params"] == 50
+
+
+def test_what_was_recorded_is_what_is_simulated():
+    raw = {
+        "config": {"rate": 1.0}, "student_params": 5.0, "setup_s": 3.0, "score_s": 4.0,
+        "curve": [
+            {"iteration": 5, "accuracy": 0.5, "train_s": 1.0, "quick_s": 0.5},
+            {"iteration": 9, "accuracy": 0.6, "train_s": 2.0, "quick_s": 0.25},
+        ],
+        "accuracies": {"1": [0.7]}, "adapt_macs": {"1": [9]},
+    }  # fmt: skip
+    read = Entry.of(raw)
+    assert [lap.seconds for lap in read.laps] == [4.5, 2.25]
+    assert read.seconds == 10.75
+    sick = {k: v for k, v in raw.items() if k not in ("accuracies", "adapt_macs", "score_s")}
+    sick = Entry.of({**sick, "curve": [], "spent_s": 6.0})
+    assert (sick.seconds, sick.answer(Setting(0.0, 1))) == (9.0, None)
+
+
+def test_the_nearest_untried_run_by_places_in_the_ranges():
+    space = {
+        "rate": Float(0.01, 1.0, log=True, why="."),
+        "width": Int(1, 11, why="."),
+        "head": Choice(("a", "b"), why="."),
+    }
+    configs = [
+        {"rate": 0.1, "width": 1, "head": "a"},
+        {"rate": 0.01, "width": 1, "head": "a"},
+        {"rate": 0.1, "width": 5, "head": "a"},
+        {"rate": 0.1, "width": 1, "head": "b"},
+    ]
+    table = Table(space, tuple(Entry(c, {}, (), 0.0, {}, {}) for c in configs))
+    wanted, tried = {"rate": 0.1, "width": 2, "head": "a"}, []
+    while (found := table.nearest(wanted, tried)) is not None:
+        tried.append(found)  # distances: 0.1, 0.51, 0.3 and 1.005
+    assert tried == [0, 2, 1, 3]
+
+
+def test_compute_is_the_seconds_of_all_workers_together():
+    entries = [entry(0.5, 50), entry(0.8, 80, seconds=5.0)]
+    goal = Goal(OBJECTIVES, (), UNIT, whole=1.0)
+    one = simulate(InTurn(entries), goal, workers=1)
+    assert one == [Moment(0, 0), Moment(4.0, 0.25), Moment(16.0, pytest.approx(0.31))]
+    two = simulate(InTurn(entries), goal, workers=2)
+    assert two == [Moment(0, 0), Moment(4.0, 0.25), Moment(16.0, pytest.approx(0.31))]
+    assert compute_to(one, 0.25) == 4.0
+    assert compute_to(one, 0.3) == 16.0
+    assert compute_to(one, 0.4) is None
+
+
+def test_what_runs_beside_the_deciding_run_is_paid_for():
+    entries = [entry(0.9, 10, seconds=3.0), entry(0.5, 50, seconds=1.0, score_s=9.0)]
+    goal = Goal(OBJECTIVES, (), UNIT, whole=0.81)
+    trace = simulate(InTurn(entries), goal, workers=2, until=1.0)
+    assert trace[-1] == Moment(10.0, pytest.approx(1.0))  # 3 + 3 + 2, and two laps of the other
+
+
+def test_a_stopped_run_costs_its_laps_and_answers_nothing():
+    search = InTurn([entry(0.9, 10), entry(0.5, 50)], stopped=(0,))
+    trace = simulate(search, Goal(OBJECTIVES, (), UNIT, whole=1.0), workers=1)
+    assert trace == [Moment(0, 0), Moment(1.0, 0.0), Moment(5.0, 0.25)]
+    assert search.heard == [(0, 10), (1, 10), (1, 20)]
+
+
+def test_only_what_is_feasible_counts():
+    small = Constraint.parse("student_params <= 60")
+    reached = Reached(Goal(OBJECTIVES, (small,), UNIT))
+    reached.add({"accuracy": 0.9, "student_params": 70})
+    assert reached.volume == 0.0
+    reached.add({"accuracy": 0.5, "student_params": 50})
+    reached.add({"accuracy": 0.4, "student_params": 50})
+    assert (reached.volume, len(reached.front)) == (0.25, 1)
+
+
+def test_the_whole_table_is_the_goal():
+    table = Table({}, (entry(0.9, 50), entry(0.8, 10)))
+    goal = Goal.of(table, [Setting(0.0, 2), Setting(0.1, 1)], OBJECTIVES, ())
+    trace = simulate(InTurn(table.entries), goal, workers=1)
+    assert trace[-1].share == pytest.approx(1.0)
+    assert 0 < goal.whole < 1
