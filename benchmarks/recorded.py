@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -76,13 +77,13 @@ def _one(domain: object, at: float) -> Value:
     if isinstance(domain, Choice):
         return domain.options[int(at * len(domain.options))]
     if isinstance(domain, Float):
-        low, high = (np.log(b) if domain.log else b for b in (domain.low, domain.high))
+        low, high = (math.log(b) if domain.log else b for b in (domain.low, domain.high))
         value = low + at * (high - low)
-        return float(np.exp(value) if domain.log else value)
+        return math.exp(value) if domain.log else float(value)
     if isinstance(domain, Int):
         low, high = (domain.low - 0.5, domain.high + 0.5)
         if domain.log:
-            return min(domain.high, max(domain.low, round(low * (high / low) ** at)))
+            return int(min(domain.high, max(domain.low, round(low * (high / low) ** at))))
         return min(domain.high, max(domain.low, round(low + at * (high - low))))
     msg = f"A drawn parameter is a range or a choice; found {domain}."
     raise TypeError(msg)

@@ -25,7 +25,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import optuna
@@ -84,13 +84,15 @@ class Stock:
 
     table: Table
     sampler: optuna.samplers.BaseSampler
-    asha: AsyncHyperBandScheduler | None = None
+    asha: Any = None  # Ray's AsyncHyperBandScheduler, given no more of a trial than its name
     tried: dict[Setting, set[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Opens a study without constraints."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        directions = [f"{d}imize" for d in OBJECTIVES.values()]
+        directions: list[Literal["maximize", "minimize"]] = [
+            "maximize" if d == "max" else "minimize" for d in OBJECTIVES.values()
+        ]
         self.study = optuna.create_study(sampler=self.sampler, directions=directions)
 
     def next(self) -> Job | None:
@@ -127,8 +129,8 @@ class Stock:
         return [answer] if answer else []
 
     def _tell(self, job: Job, metrics: Mapping[str, Any]) -> None:
-        values = [metrics.get(name) for name in OBJECTIVES]
-        if None in values:
+        values = [float(metrics[n]) for n in OBJECTIVES if metrics.get(n) is not None]
+        if len(values) < len(OBJECTIVES):
             self.study.tell(job.number, state=optuna.trial.TrialState.FAIL)
         else:
             self.study.tell(job.number, values)
@@ -240,7 +242,7 @@ def arms(
     """Every search by its name, given a seed."""
 
     def stock(
-        sampler: type[optuna.samplers.BaseSampler], seed: int, *, asha: bool = False
+        sampler: Callable[..., optuna.samplers.BaseSampler], seed: int, *, asha: bool = False
     ) -> Stock:
         scheduler = AsyncHyperBandScheduler(
             time_attr="iteration", metric="accuracy", mode="max",

@@ -25,10 +25,11 @@ from typing_extensions import override
 from search.errors import OUT_OF_MEMORY
 from search.pareto import losses
 from search.rundir import finite
+from search.window import Window
 from spaces._domains import Choice, Domain, Fixed, Float, Int, Space, Value, active
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from search.constraints import Constraint
@@ -85,6 +86,7 @@ class Study:
             "maximize" if d == "max" else "minimize" for d in self.objectives.values()
         ]
         self._live: dict[int, optuna.Trial] = {}
+        self._window = Window[optuna.trial.FrozenTrial]()
         self._study = optuna.create_study(
             study_name=self.name,
             storage=JournalStorage(backend),
@@ -164,7 +166,7 @@ class Study:
         if failure.get("kind") != OUT_OF_MEMORY:
             self._tell(number, TrialState.FAIL, None)
             return
-        if MEMORY_CONSTRAINT not in self._trials()[number].constraints:
+        if MEMORY_CONSTRAINT not in self._frozen(number).constraints:
             trial.set_constraint(MEMORY_CONSTRAINT, 1.0)
         self._tell(number, TrialState.PRUNED, None)
 
@@ -180,7 +182,7 @@ class Study:
         return ""
 
     def _describe(self, number: int, metrics: Mapping[str, object]) -> None:
-        trial, known = self._trial(number), self._trials()[number].constraints
+        trial, known = self._trial(number), self._frozen(number).constraints
         for name, value in metrics.items():
             if value is not None:
                 trial.set_user_attr(name, finite(value))
@@ -199,13 +201,17 @@ class Study:
             self._live[number] = optuna.Trial(self._study, frozen._trial_id)  # noqa: SLF001 - no public way to a running trial
         return self._live[number]
 
+    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
+        storage, trial = self._study._storage, self._trial(number)  # noqa: SLF001 - reads one trial, not all
+        return storage.get_trial(trial._trial_id)  # noqa: SLF001
+
     def _trials(self) -> list[optuna.trial.FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
     def _sampler(self, draw: int) -> optuna.samplers.BaseSampler:
         # Seeded anew for every draw: a resumed search must not repeat the first one's numbers.
         seed = int(np.random.SeedSequence([self.seed, draw]).generate_state(1)[0])
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
+        return _Windowed(self._window, seed=seed, n_startup_trials=self.startup)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
         drawn: dict[str, Value] = {}
@@ -213,6 +219,60 @@ class Study:
             if active(domain, drawn):
                 drawn[name] = _suggest(trial, name, domain)
         return drawn
+
+
+class _Windowed(optuna.samplers.TPESampler):
+    """Optuna's TPE on the trials that a window shows of the study; lives for one draw."""
+
+    def __init__(self, window: Window[optuna.trial.FrozenTrial], **settings: Any) -> None:  # noqa: ANN401 - TPESampler's own
+        super().__init__(**settings)
+        self._window = window
+        self._view: _View | None = None
+
+    @override
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: optuna.distributions.BaseDistribution,
+    ) -> Any:
+        """Draw one parameter; the study is read at the first one of a trial."""
+        if self._view is None:
+            self._view = _View(study, self._window)
+        return super().sample_independent(
+            cast("optuna.Study", self._view), trial, param_name, param_distribution
+        )
+
+
+class _View:
+    """A study as its sampler sees it: ended trials through the window, and those under way."""
+
+    def __init__(self, study: optuna.Study, window: Window[optuna.trial.FrozenTrial]) -> None:
+        self._study = study
+        trials = study.get_trials(deepcopy=False)
+        ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        signs = [-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions]
+        points = {
+            t.number: tuple(s * x for s, x in zip(signs, t.values, strict=True))
+            for t in ended
+            if t.state == TrialState.COMPLETE and window.new(t.number)
+        }
+        self._trials = window.look(ended, points)
+        self._trials += [t for t in trials if t.state == TrialState.RUNNING]
+        self._trials.sort(key=lambda t: t.number)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a study has
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self,
+        *,
+        deepcopy: bool = True,  # noqa: ARG002 - Optuna's own signature
+        states: Collection[TrialState] | None = None,
+        use_cache: bool = False,  # noqa: ARG002
+    ) -> list[optuna.trial.FrozenTrial]:
+        return [t for t in self._trials if states is None or t.state in states]
 
 
 class _NoLock(JournalFileOpenLock):

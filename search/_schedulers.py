@@ -13,14 +13,14 @@ halving) and Deb et al. 2002 (order); keeping all of the first front is our defa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from typing_extensions import override
 
 from search.metrics import EARLY
-from search.pareto import crowding, losses, ranks
+from search.pareto import losses
+from search.rungs import Rung
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,43 +30,6 @@ if TYPE_CHECKING:
 
     from search.constraints import Constraint
     from search.metrics import Direction
-    from search.pareto import Point
-
-
-@dataclass
-class Rung:
-    """What the trials had reached at one meta-iteration."""
-
-    iteration: int
-    points: dict[str, Point] = field(default_factory=dict)
-    violations: dict[str, float] = field(default_factory=dict)
-
-    def enter(self, trial: str, point: Point, violation: float) -> None:
-        """Note a trial's values at this rung."""
-        self.points[trial] = point
-        self.violations[trial] = violation
-
-    def keeps(self, trial: str, reduction: float) -> bool:
-        """Tell whether a trial goes on, given those that reached the rung so far."""
-        names = list(self.points)
-        if len(names) < reduction:
-            return True
-        feasible = [n for n in names if self.violations[n] <= 0] or names
-        rank = dict(zip(feasible, ranks([self.points[n] for n in feasible]), strict=True))
-        if rank.get(trial) == 0 and self.violations[trial] <= min(self.violations.values()):
-            return True
-        lonely: dict[str, float] = {}
-        for level in set(rank.values()):
-            group = [n for n in feasible if rank[n] == level]
-            values = crowding([self.points[n] for n in group])
-            lonely.update(zip(group, values, strict=True))
-        order = sorted(
-            names,
-            key=lambda n: (
-                max(self.violations[n], 0.0), rank.get(n, math.inf), -lonely.get(n, 0.0)
-            ),
-        )  # fmt: skip
-        return order.index(trial) < max(1, int(len(order) / reduction))
 
 
 class ParetoHalving(FIFOScheduler):
@@ -121,7 +84,7 @@ class ParetoHalving(FIFOScheduler):
         violation = max([0.0, *(c.violation(metrics) for c in self.constraints)])
         kept = True
         for rung in self.rungs:
-            if rung.iteration <= iteration and trial not in rung.points:
+            if rung.iteration <= iteration and trial not in rung.entered:
                 rung.enter(trial, point, violation)
                 kept = rung.keeps(trial, self.reduction)
         return kept
@@ -135,5 +98,5 @@ class ParetoHalving(FIFOScheduler):
                 continue
             violation = max([0.0, *(c.violation(report) for c in self.constraints)])
             for rung in self.rungs:
-                if rung.iteration <= iteration and trial not in rung.points:
+                if rung.iteration <= iteration and trial not in rung.entered:
                     rung.enter(trial, point, violation)

@@ -1,5 +1,7 @@
 """The simulated clock against what can be worked out by hand."""
 
+from typing import Any
+
 import pytest
 
 from benchmarks.simulator import (
@@ -17,7 +19,7 @@ from benchmarks.simulator import (
 from search.constraints import Constraint
 from spaces._domains import Choice, Float, Int
 
-OBJECTIVES = {"accuracy": "max", "student_params": "min"}
+OBJECTIVES: Any = {"accuracy": "max", "student_params": "min"}
 UNIT = {
     "reference": {"accuracy": 0.0, "student_params": 100.0},
     "ideal": {"accuracy": 1.0, "student_params": 0.0},
@@ -61,7 +63,7 @@ def test_the_cheapest_within_epsilon_answers(epsilon, steps, pattern, step):
 
 
 def test_what_was_recorded_is_what_is_simulated():
-    raw = {
+    raw: dict[str, Any] = {
         "config": {"rate": 1.0}, "student_params": 5.0, "setup_s": 3.0, "score_s": 4.0,
         "curve": [
             {"iteration": 5, "accuracy": 0.5, "train_s": 1.0, "quick_s": 0.5},
@@ -72,25 +74,26 @@ def test_what_was_recorded_is_what_is_simulated():
     read = Entry.of(raw)
     assert [lap.seconds for lap in read.laps] == [4.5, 2.25]
     assert read.seconds == 10.75
-    sick = {k: v for k, v in raw.items() if k not in ("accuracies", "adapt_macs", "score_s")}
-    sick = Entry.of({**sick, "curve": [], "spent_s": 6.0})
+    rest = {k: v for k, v in raw.items() if k not in ("accuracies", "adapt_macs", "score_s")}
+    sick = Entry.of({**rest, "curve": [], "spent_s": 6.0})
     assert (sick.seconds, sick.answer(Setting(0.0, 1))) == (9.0, None)
 
 
 def test_the_nearest_untried_run_by_places_in_the_ranges():
-    space = {
+    space: dict[str, Any] = {
         "rate": Float(0.01, 1.0, log=True, why="."),
         "width": Int(1, 11, why="."),
         "head": Choice(("a", "b"), why="."),
     }
-    configs = [
+    configs: list[dict[str, Any]] = [
         {"rate": 0.1, "width": 1, "head": "a"},
         {"rate": 0.01, "width": 1, "head": "a"},
         {"rate": 0.1, "width": 5, "head": "a"},
         {"rate": 0.1, "width": 1, "head": "b"},
     ]
     table = Table(space, tuple(Entry(c, {}, (), 0.0, {}, {}) for c in configs))
-    wanted, tried = {"rate": 0.1, "width": 2, "head": "a"}, []
+    wanted: dict[str, Any] = {"rate": 0.1, "width": 2, "head": "a"}
+    tried: list[int] = []
     while (found := table.nearest(wanted, tried)) is not None:
         tried.append(found)  # distances: 0.1, 0.51, 0.3 and 1.005
     assert tried == [0, 2, 1, 3]
@@ -99,10 +102,11 @@ def test_the_nearest_untried_run_by_places_in_the_ranges():
 def test_compute_is_the_seconds_of_all_workers_together():
     entries = [entry(0.5, 50), entry(0.8, 80, seconds=5.0)]
     goal = Goal(OBJECTIVES, (), UNIT, whole=1.0)
+    about: Any = pytest.approx(0.31)
     one = simulate(InTurn(entries), goal, workers=1)
-    assert one == [Moment(0, 0), Moment(4.0, 0.25), Moment(16.0, pytest.approx(0.31))]
+    assert one == [Moment(0, 0), Moment(4.0, 0.25), Moment(16.0, about)]
     two = simulate(InTurn(entries), goal, workers=2)
-    assert two == [Moment(0, 0), Moment(4.0, 0.25), Moment(16.0, pytest.approx(0.31))]
+    assert two == [Moment(0, 0), Moment(4.0, 0.25), Moment(16.0, about)]
     assert compute_to(one, 0.25) == 4.0
     assert compute_to(one, 0.3) == 16.0
     assert compute_to(one, 0.4) is None
@@ -112,7 +116,8 @@ def test_what_runs_beside_the_deciding_run_is_paid_for():
     entries = [entry(0.9, 10, seconds=3.0), entry(0.5, 50, seconds=1.0, score_s=9.0)]
     goal = Goal(OBJECTIVES, (), UNIT, whole=0.81)
     trace = simulate(InTurn(entries), goal, workers=2, until=1.0)
-    assert trace[-1] == Moment(10.0, pytest.approx(1.0))  # 3 + 3 + 2, and two laps of the other
+    assert trace[-1].share == pytest.approx(1.0)
+    assert trace[-1].seconds == 10.0  # 3 + 3 + 2, and two laps of the other
 
 
 def test_a_stopped_run_costs_its_laps_and_answers_nothing():
