@@ -56,7 +56,7 @@ from trainables._core.settings import Frozen, MethodConfig
 from trainables._learner import Learner, parse_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trainables._core.episodes import ImageData, TaskShape
     from trainables._learner import RunSettings, Value
@@ -169,11 +169,13 @@ class MetaDistillation(Learner):
         return found
 
     @override
-    def finish(self) -> Outcome:
+    def finish(self, further: Sequence[Mapping[str, Value]] = ()) -> Outcome:
         tasks, seed = self.run.validation_tasks, self.run.seed
-        outcome = finish(self.rig, tasks=tasks, offset=seed)
+        parsed = [parse(one) for one in further]
+        outcome = finish(self.rig, tasks=tasks, offset=seed, further=parsed)
+        known: dict[str, float] = {}  # of the training, whatever the adaptation at test
         if self.teacher is not None:
-            outcome.metrics["teacher_accuracy"] = quick_accuracy(self.teacher.rig, tasks, seed)
+            known["teacher_accuracy"] = quick_accuracy(self.teacher.rig, tasks, seed)
         if self.guide is not None:
             values = guided_accuracies(
                 self.rig,
@@ -184,7 +186,9 @@ class MetaDistillation(Learner):
                 tasks=tasks,
                 with_labels=self.config.baseline == "tsmd",
             )
-            outcome.metrics["guided_accuracy"] = interval(values)[0]
+            known["guided_accuracy"] = interval(values)[0]
+        for one in (outcome, *outcome.further):
+            one.metrics.update(known)
         return outcome
 
     @override

@@ -97,6 +97,7 @@ def build_teacher(
         normalisation=config.normalisation,
         epsilon=config.epsilon,
         patterns=config.patterns,
+        test=config.test,
     )
     network = networks.teacher(
         settings.kind,
