@@ -16,7 +16,7 @@ import json
 import math
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +26,8 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from typing_extensions import override
 
 from trainables._core.again import Again
+from trainables._core.digests import CheckpointError, check_digest, write_digest
+from trainables._core.parallel import out_of_memory
 from trainables._core.scores import ScoresError
 from trainables._core.settings import ADAPTATION
 from trainables._core.student import StudentError, content_of
@@ -36,11 +38,13 @@ if TYPE_CHECKING:
 
     from trainables._learner import ImageData, Learner, Outcome, RunSettings, TaskShape, Value
 
-STATE, DIGEST, STUDENT = "state.pt", "digest.json", "student"
+STATE, STUDENT = "state.pt", "student"
 
 
-class CheckpointError(ValueError):
-    """A checkpoint is torn, or belongs to something else; it is named."""
+class TimeLimitError(RuntimeError):
+    """A trial has used up the time it may take."""
+
+    kind = "time limit"
 
 
 class DataHandle(Protocol):
@@ -88,6 +92,7 @@ class TrialSettings:
         run: Meta-iterations, seed, device, numbers of tasks.
         threads: CPU threads of one trial; fixed, so that neighbours do not change its numbers.
         chunks: How often it reports and saves.
+        limit_s: Seconds after which a trial is given up; None: no limit.
     """
 
     learner: type[Learner]
@@ -95,6 +100,7 @@ class TrialSettings:
     run: RunSettings
     threads: int = 1
     chunks: Chunks = Chunks()
+    limit_s: float | None = None
 
     def training(self, config: Mapping[str, Value], fingerprint: str) -> str:
         """Digest of all that decides the trained model, however it is adapted at test."""
@@ -118,7 +124,9 @@ class LearnerTrainable(tune.Trainable):
 
     The configuration Tune hands over is ``{"id", "config", "restore", "further", "trained"}``: the
     trial's number, its dotted parameters, checkpoints to start from, newest first, configurations
-    that differ in adaptation alone, and trials that trained the same model, in their directories.
+    that differ in adaptation alone, and directories of trials that trained the same model; and
+    ``"halvings"`` where a process of this trial ran out of memory: it goes on with half as many
+    tasks at a time.
     """
 
     _learner: Learner | None
@@ -150,6 +158,7 @@ class LearnerTrainable(tune.Trainable):
         """Advance by one chunk; a failure is a result with its kind and reason."""
         began = time.perf_counter()
         try:
+            self._check_time()
             result = self._finish() if self._trained else self._advance(began)
         except Exception as error:  # noqa: BLE001 - reported as the trial's failure
             self._release()  # its memory is free for the next trial
@@ -197,6 +206,10 @@ class LearnerTrainable(tune.Trainable):
         self._summed = 0
         self._cheap: dict[str, float] = {}
         self._notes: list[str] = []
+        self._run = replace(self._settings.run, halvings=int(config.get("halvings", 0)))
+        if self._run.halvings:
+            share = f"1/{2**self._run.halvings} of the tasks at a time"
+            self._notes.append(f"ran out of memory; went on with {share}")
         self._saved_at = time.perf_counter()
         self._further: list[dict[str, Value]] = config.get("further") or []
         self._again: Again | None = None
@@ -242,7 +255,7 @@ class LearnerTrainable(tune.Trainable):
             self._cheap = settings.learner.cheap(
                 self._config, channels=data.channels, size=data.size, ways=settings.shape.ways
             )
-            learner = settings.learner(self._config, data, settings.shape, settings.run)
+            learner = settings.learner(self._config, data, settings.shape, self._run)
             if self._state is not None:
                 learner.load_state_dict(self._state["learner"])
                 self._state = None
@@ -253,6 +266,15 @@ class LearnerTrainable(tune.Trainable):
         if self._opened is None:
             self._opened = self._handle.open()
         return self._opened
+
+    def _check_time(self) -> None:
+        limit = self._settings.limit_s
+        if limit is not None and self._cost_s > limit:
+            raise TimeLimitError(
+                f"{self._cost_s:.0f} s at meta-iteration {self._iteration_done} of "
+                f"{self._settings.run.iterations}, of the {limit:.0f} s that a trial may take "
+                "(budget.trial_hours)"
+            )
 
     def _advance(self, began: float) -> dict[str, Any]:
         learner = self._ready()
@@ -327,49 +349,14 @@ class LearnerTrainable(tune.Trainable):
 
 def failure_of(error: BaseException, iteration: int) -> dict[str, Any]:
     """Say what kind of failure an exception is, in one line, with the traceback beside it."""
-    kind = "error"
-    if isinstance(error, DivergedError):
-        kind = "diverged"
-    elif isinstance(error, MemoryError | torch.OutOfMemoryError):
+    kind = getattr(error, "kind", "")  # errors of ours say themselves what they are
+    name = "" if kind else type(error).__name__
+    if isinstance(error, MemoryError) or out_of_memory(error):
         kind = "out of memory"
     first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    name = "" if isinstance(error, DivergedError) else type(error).__name__
     reason = ": ".join(part for part in (name, first) if part)
     trace = "".join(traceback.format_exception(error))
-    return {"kind": kind, "reason": reason, "iteration": iteration, "traceback": trace}
-
-
-def write_digest(folder: Path, identity: str) -> None:
-    """Write the digests of all files of a checkpoint, last, and whose it is."""
-    files = {
-        file.relative_to(folder).as_posix(): _sha256(file)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != DIGEST
-    }
-    text = json.dumps({"identity": identity, "files": files})
-    (folder / DIGEST).write_text(text, encoding="utf-8")
-
-
-def check_digest(folder: Path, identity: str | None = None) -> None:
-    """Hold a checkpoint against its digests.
-
-    Raises:
-        CheckpointError: It is missing, torn, or another configuration's.
-    """
-    try:
-        known = json.loads((folder / DIGEST).read_text(encoding="utf-8"))
-        files, whose = dict(known["files"]), known["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"The checkpoint {folder} is torn: it has no whole {DIGEST}."
-        ) from error
-    if identity is not None and whose != identity:
-        raise CheckpointError(
-            f"The checkpoint {folder} belongs to another configuration, data set or setting."
-        )
-    for name, digest in files.items():
-        if not (folder / name).is_file() or _sha256(folder / name) != digest:
-            raise CheckpointError(f"The checkpoint {folder} is torn: {name} is not what was saved.")
+    return {"kind": kind or "error", "reason": reason, "iteration": iteration, "traceback": trace}
 
 
 def read_state(folder: Path, identity: str) -> dict[str, Any]:
@@ -386,7 +373,3 @@ def read_state(folder: Path, identity: str) -> dict[str, Any]:
             f"The checkpoint {folder} cannot be read: {type(error).__name__} in {STATE}."
         ) from error
     return state
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
