@@ -18,7 +18,13 @@ from trainables.maml import Maml
 
 TIMES = {"adapt_ms", "adapt_speedup", "prediction_error", "train_seconds"}
 RUN = RunSettings(iterations=3, seed=3, validation_tasks=40, quick_tasks=3)
-OWN = {"student.width": 4, "student.depth": 2, "meta_batch": 2, "inner_steps": 2}
+OWN: dict[str, Any] = {
+    "student.width": 4,
+    "student.depth": 2,
+    "meta_batch": 2,
+    "inner_steps": 2,
+    "student.head": "shared",
+}
 FURTHER: list[dict[str, Any]] = [
     {"test.steps": 4, "test.rate": 0.3, "epsilon": 0.0},
     {"test.steps": 3, "test.rate": 0.1, "epsilon": 0.0},
