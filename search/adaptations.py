@@ -65,8 +65,8 @@ def further_settings(
         }
         if RATE in domains:
             group = number // SHARE
-            rates[group] = drawn[RATE] if rates[group] is None else rates[group]
-            drawn[RATE] = rates[group]
+            known = rates[group]
+            rates[group] = drawn[RATE] = drawn[RATE] if known is None else known
         candidate = {**config, **drawn}
         if candidate not in found:
             found.append(candidate)

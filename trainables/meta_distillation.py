@@ -41,6 +41,7 @@ from trainables._core.guidance import (
     teacher_step,
 )
 from trainables._core.networks import teacher as teacher_network
+from trainables._core.observe import told_of_training
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
     Stopwatch,
@@ -176,7 +177,7 @@ class MetaDistillation(Learner):
         tasks, seed = self.run.validation_tasks, self.run.seed
         parsed = [parse(one) for one in further]
         outcome = finish(self.rig, tasks=tasks, offset=seed, further=parsed)
-        known: dict[str, float] = {}  # of the training, whatever the adaptation at test
+        known: dict[str, float] = {}
         if self.teacher is not None:
             known["teacher_accuracy"] = quick_accuracy(self.teacher.rig, tasks, seed)
         if self.guide is not None:
@@ -190,9 +191,7 @@ class MetaDistillation(Learner):
                 with_labels=self.config.baseline == "tsmd",
             )
             known["guided_accuracy"] = interval(values)[0]
-        for one in (outcome, *outcome.further):
-            one.metrics.update(known)
-        return outcome
+        return told_of_training(outcome, known)
 
     @override
     def state_dict(self) -> dict[str, Any]:

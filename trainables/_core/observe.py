@@ -236,6 +236,7 @@ def observe(
         shared.accuracies(),
         prices.times,
         prices.mib,
+        dict(known.training) if known else {},
     )
     return list(found.values()), scores
 
@@ -288,7 +289,7 @@ def conclude(
 
     first, *rest = observed
     cpu = {n: p.cpu().clone() for n, p in model.meta.items()}
-    return Outcome(
+    outcome = Outcome(
         first.metrics,
         as_rows(first.rows),
         Student(spec(first), cpu),
@@ -298,3 +299,13 @@ def conclude(
         ),
         scores,
     )
+    return told_of_training(outcome, scores.training)
+
+
+def told_of_training(outcome: Outcome, metrics: Mapping[str, float]) -> Outcome:
+    """Adds what holds of the training, whatever the adaptation at test; kept with the scores."""
+    for one in (outcome, *outcome.further):
+        one.metrics.update(metrics)
+    if outcome.scores is not None:
+        outcome.scores.training.update(metrics)
+    return outcome

@@ -14,7 +14,7 @@ from trainables._core.adapt import adapt
 from trainables._core.ending import VALIDATION_SEED, at_size, trained_pattern
 from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape, resized
 from trainables._core.evaluate import Setting
-from trainables._core.observe import Model, adaptation_of, conclude
+from trainables._core.observe import Model, adaptation_of, conclude, told_of_training
 from trainables._core.outer import Objective, learn, query_logits, task_loss
 from trainables._core.parallel import Chunks
 from trainables._core.student import StudentSpec
@@ -250,10 +250,7 @@ def finish(rig: Rig, *, tasks: int, offset: int, further: Sequence[MethodConfig]
         tasks,
     )
     settings = [adaptation_of(one, c.inner_steps, c.inner_rate) for one in (c, *further)]
-    outcome = conclude(model, settings)
-    for one in (outcome, *outcome.further):
-        one.metrics["train_seconds"] = rig.seconds
-    return outcome
+    return told_of_training(conclude(model, settings), {"train_seconds": rig.seconds})
 
 
 class Stopwatch:

@@ -38,6 +38,7 @@ class Scores:
     accuracies: dict[float, dict[Key, torch.Tensor]] = field(default_factory=dict)  # by rate
     times: dict[str, list[float]] = field(default_factory=dict)  # pattern -> ms after 0..T steps
     mib: dict[str, float] = field(default_factory=dict)  # pattern -> peak memory
+    training: dict[str, float] = field(default_factory=dict)  # metrics of the training itself
     identity: str = ""  # of the training: configuration, data and settings
 
     def save(self, folder: Path, identity: str = "") -> None:
@@ -55,6 +56,7 @@ class Scores:
             "inner_steps": self.inner_steps,
             "inner_rate": self.inner_rate,
             "tasks": self.tasks,
+            "training": self.training,
             "identity": identity or self.identity,
         }
         save_file(tensors, folder / FILE, {"model": json.dumps(told)})
