@@ -33,7 +33,7 @@ COMMANDS: dict[str, str] = {
     "roofline": "roofline",
     "prediction": "prediction",
     "pattern_choice": "pattern_choice",
-    "train_once": "train_once --iterations 600 --models 2",
+    "train_once": "train_once --iterations 400 --models 1",
     "omniglot_maml": "omniglot_maml --threads 1 --iterations 3000",
     "head_prototype": HEADS.format("prototype"),
     "head_shared": HEADS.format("shared"),

@@ -57,7 +57,7 @@ def further_settings(
         return []
     key = int(hashlib.sha256(f"{seed} {training_key(config, space)}".encode()).hexdigest()[:15], 16)
     points = SobolEngine(len(domains), scramble=True, seed=key).draw(count)
-    rates = [config.get(RATE), *([None] * count)]
+    rates: list[Value | None] = [config.get(RATE), *([None] * count)]
     found = [dict(config)]
     for number, point in enumerate(points.tolist()[1:], 1):
         drawn = {
@@ -65,8 +65,8 @@ def further_settings(
         }
         if RATE in domains:
             group = number // SHARE
-            known = rates[group]
-            rates[group] = drawn[RATE] = drawn[RATE] if known is None else known
+            rate = rates[group]
+            rates[group] = drawn[RATE] = drawn[RATE] if rate is None else rate
         candidate = {**config, **drawn}
         if candidate not in found:
             found.append(candidate)

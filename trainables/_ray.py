@@ -131,6 +131,7 @@ class LearnerTrainable(tune.Trainable):
 
     _learner: Learner | None
     _outcome: Outcome | None
+    _training: str
     _state: dict[str, Any] | None
 
     @override

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from search.adaptations import SHARE, further_settings, training_key
-from spaces._domains import Choice, Fixed, Float, Int, Space, When
+from spaces._domains import Choice, Domain, Fixed, Float, Int, Space, Value, When
 
 SPACE: Space = {
     "width": Int(4, 32, log=True, why="small"),
@@ -12,7 +12,13 @@ SPACE: Space = {
     "test.rate": Float(0.001, 1.0, log=True, stage="adaptation", why="any"),
     "patterns": Choice(("all", "suffixes"), stage="adaptation", why="both"),
 }
-OWN = {"width": 8, "epsilon": 0.01, "test.steps": 5, "test.rate": 0.1, "patterns": "all"}
+OWN: dict[str, Value] = {
+    "width": 8,
+    "epsilon": 0.01,
+    "test.steps": 5,
+    "test.rate": 0.1,
+    "patterns": "all",
+}
 
 
 def test_they_share_the_training_and_lie_inside() -> None:
@@ -34,7 +40,7 @@ def test_a_few_settings_share_a_rate_and_the_first_of_them_the_drawn_one() -> No
 
 def test_they_follow_from_the_seed_and_the_training_alone() -> None:
     found = further_settings(OWN, SPACE, 8, seed=0)
-    assert further_settings(dict(reversed(OWN.items())), SPACE, 8, seed=0) == [
+    assert further_settings({name: OWN[name] for name in reversed(OWN)}, SPACE, 8, seed=0) == [
         {name: one[name] for name in reversed(OWN)} for one in found
     ]
     assert further_settings(OWN, SPACE, 8, seed=1) != found
@@ -54,12 +60,12 @@ def test_there_are_as_many_as_asked_for_with_the_drawn_one(count: int) -> None:
 
 
 def test_what_is_fixed_or_not_drawn_stays() -> None:
-    space = {
+    space: dict[str, Domain] = {
         "kind": Fixed("none", why="fixed"),
         "epsilon": Fixed(0.01, stage="adaptation", why="fixed"),
         "test.steps": Int(1, 3, stage="adaptation", why="few", when=When("kind", ("wide",))),
     }
     assert further_settings({"kind": "none", "epsilon": 0.01}, space, 8, seed=0) == []
     space["patterns"] = Choice(("all", "suffixes"), stage="adaptation", why="both")
-    own = {"kind": "none", "epsilon": 0.01, "patterns": "all"}
+    own: dict[str, Value] = {"kind": "none", "epsilon": 0.01, "patterns": "all"}
     assert further_settings(own, space, 8, seed=0) == [{**own, "patterns": "suffixes"}]

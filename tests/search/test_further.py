@@ -12,7 +12,7 @@ from search.constraints import Constraint
 from search.further import FurtherTrials
 from search.recorder import Record, Recorder
 from search.rundir import RunDir
-from spaces._domains import Choice, Float, Int, Space
+from spaces._domains import Choice, Float, Int, Space, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ SPACE: Space = {
     "patterns": Choice(("all", "suffixes"), stage="adaptation", why="both"),
     "epsilon": Float(0.0, 0.05, stage="adaptation", why="small"),
 }
-OWN = {"width": 8, "patterns": "all", "epsilon": 0.01}
+OWN: dict[str, Value] = {"width": 8, "patterns": "all", "epsilon": 0.01}
 
 
 class KilledError(Exception):

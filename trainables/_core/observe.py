@@ -304,8 +304,8 @@ def conclude(
 
 def told_of_training(outcome: Outcome, metrics: Mapping[str, float]) -> Outcome:
     """Adds what holds of the training, whatever the adaptation at test; kept with the scores."""
-    for one in (outcome, *outcome.further):
-        one.metrics.update(metrics)
+    for known in (outcome.metrics, *(one.metrics for one in outcome.further)):
+        known.update(metrics)
     if outcome.scores is not None:
         outcome.scores.training.update(metrics)
     return outcome

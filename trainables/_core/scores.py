@@ -70,12 +70,12 @@ class Scores:
         """
         file = folder / FILE
         try:
-            with safe_open(file, "pt") as stored:  # type: ignore[no-untyped-call]
+            with safe_open(file, "pt") as stored:
                 found = cls(**json.loads(stored.metadata()["model"]))
                 for name in stored.keys():  # noqa: SIM118 - it is no mapping
                     found._take(name.split("/"), stored.get_tensor(name))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            msg = f"{file} holds no readable scores: {error or type(error).__name__}."
+            msg = f"{file} holds no readable scores: {str(error) or type(error).__name__}."
             raise ScoresError(msg) from error
         return found
 
