@@ -59,16 +59,17 @@ def main() -> None:
         trained = time.process_time() - began
         training += trained
         learner.finish()  # what torch prepares at the first time is nobody's cost
-        took = {}
+        took, further = {}, 0
         for settings in endings:
             began = time.process_time()
             outcome = learner.finish(further_settings(config, space, settings, seed=0))
             took[settings] = time.process_time() - began
             endings[settings] += took[settings]
-        observations += 1 + len(outcome.further)
+            further = len(outcome.further)
+        observations += 1 + further
         ends = " and ".join(f"{seconds:.1f} s" for seconds in took.values())
         details.append(f"{trained:.0f} s of training, then {ends}")
-        print(f"{config}: {details[-1]}, {len(outcome.further)} further", flush=True)
+        print(f"{config}: {details[-1]}, {further} further", flush=True)
     one, many = training + endings[1], training + endings[args.settings]
     rows = [
         Row(
