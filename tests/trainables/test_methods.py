@@ -214,3 +214,16 @@ def test_what_the_teacher_said_while_learning_is_what_it_says_when_asked(data): 
     fixed = adapted_teacher(one.guide, episodes)
     assert fixed.query_logits is None
     assert fixed.on_query(episodes).shape == asked.shape
+
+
+def test_products_are_rounded_in_meta_training_alone(data):  # noqa: F811
+    before = torch.get_float32_matmul_precision()
+    ends = {}
+    for precision in ("highest", "medium"):
+        one = make("maml", data, precision=precision, order="first", **{"student.width": 16})
+        one.step()
+        assert torch.get_float32_matmul_precision() == before
+        ends[precision] = one.rig.meta["conv2.conv.weight"].detach().clone()
+    torch.testing.assert_close(ends["medium"], ends["highest"], rtol=0, atol=5e-3)
+    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert not torch.equal(ends["medium"], ends["highest"])
