@@ -120,6 +120,32 @@ def test_first_order_drops_the_graph_of_the_inner_gradients():
     assert not torch.allclose(grads[True], grads[False])
 
 
+@pytest.mark.parametrize("tasks", [1, 2])
+@pytest.mark.parametrize("pattern", ["111", "011", "001", "110"])
+@pytest.mark.parametrize("head", HEADS)
+def test_first_order_moves_the_start_by_constants(head, pattern, tasks):
+    """FOMAML: theta' = start(theta) + what the steps added, and that hangs on nothing."""
+    network = conv4((1, 8, 8), width=3, depth=2, head=head, ways=2)
+    fresh = network.init(torch.Generator().manual_seed(3))
+    support = channels_last(tasks_of(tasks, 4, 1, 8)).double()
+    query = channels_last(tasks_of(tasks, 3, 1, 8, seed=9)).double()
+    labels = torch.tensor([0, 1, 0, 1])
+    found = []
+    for by_hand in (False, True):
+        meta = {n: p.double().requires_grad_() for n, p in fresh.items()}
+        steps = 0 if by_hand else 3
+        rule = Rule(pattern, steps, 0.3, 2)
+        run = adapt(network, meta, support, labels, rule, train=True, second_order=by_hand)
+        if by_hand:
+            plain = adapt(network, meta, support, labels, Rule(pattern, 3, 0.3, 2)).steps
+            start = run.steps[0]
+            run.steps = [{n: p + (plain[3][n] - plain[0][n]).detach() for n, p in start.items()}]
+        z = run.logits(-1, query, run.statistics(-1))
+        found.append(torch.autograd.grad(z.square().sum(), list(meta.values())))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("pattern", ["11111", "01111", "00111", "00011", "10010", "11110", "00001"])
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize(("head", "norm"), [("linear", "batch"), ("prototype", "group")])
