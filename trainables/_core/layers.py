@@ -121,7 +121,8 @@ def _norm(
     gain, bias = gain.view(-1, 1, gain.shape[-1]), bias.view(-1, 1, bias.shape[-1])
     if kind == "group":
         maps = y.reshape(len(y) * images, -1, y.shape[-1]).transpose(1, 2)
-        x = F.group_norm(maps, y.shape[-1] // group_size(y.shape[-1]), eps=EPS)
+        groups = y.shape[-1] // group_size(y.shape[-1])
+        x = torch.group_norm(maps, groups, eps=EPS)  # not F's, which refuses a group of one number
         return torch.addcmul(bias, x.transpose(1, 2).reshape(y.shape), gain)
     if stats is not None and stats.replay:
         mean, rstd = stats.values[stats.position]
