@@ -175,6 +175,10 @@ class Layer(ABC):
     def convs(self) -> list[Conv]:
         """Its convolutions with the sizes they work on, from which cost and weights follow."""
 
+    def entries(self) -> list[Conv]:
+        """Those of its convolutions that read the layer's own input."""
+        return self.convs()[:1]
+
     @abstractmethod
     def forward(
         self,
