@@ -258,7 +258,7 @@ def halved(side: int) -> int:
 class ConvBlock(Layer):
     """conv3x3, norm, ReLU, and a halving by stride 2 or by 2x2 max-pooling (MAML paper)."""
 
-    down: str  # "stride" | "pool" | "none"
+    down: str  # "stride" | "pool"
 
     @property
     @override
@@ -266,7 +266,7 @@ class ConvBlock(Layer):
         _, h, w = self.into
         if self.down == "stride":
             return self.width, halved(h), halved(w)
-        return (self.width, h // 2, w // 2) if self.down == "pool" else (self.width, h, w)
+        return self.width, h // 2, w // 2
 
     @override
     def convs(self) -> list[Conv]:
