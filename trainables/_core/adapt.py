@@ -171,7 +171,7 @@ def adapt(
     with nullcontext() if train else torch.no_grad():
         prefix = network.run(meta, support, stats, slice(start))
         run = Adapted(network, meta, rule.pattern, [], prefix, stats)
-        if start == depth and loss is None and not fomaml:
+        if start == depth and loss is None and not fomaml:  # these keep their derivatives
             features = network.features(prefix)
             classifier = network.head.start(meta, features, labels, rule.ways)
             steps = _HeadSteps(features, labels, classifier, rule, tick)
