@@ -93,6 +93,14 @@ def test_an_oracle_is_the_teacher_scored_as_the_student(data):  # noqa: F811
     assert one.rig.network.body[0].width == 6
 
 
+def test_an_oracle_scores_the_whole_table_where_that_is_asked_for(data):  # noqa: F811
+    short = {"teacher.width": 2, "teacher.inner_steps": 1, "patterns": "suffixes", "epsilon": 1.0}
+    one = make("meta_distillation", data, baseline="oracle", choice="table", **short)
+    rows = one.finish().table
+    assert len(rows) == 5  # any of them is good enough, so a race would end with the first
+    assert {row["tasks"] for row in rows} == {RUN.validation_tasks}
+
+
 def full_accuracy(learner):
     return quick_accuracy(learner.rig, RUN.validation_tasks, RUN.seed)
 
