@@ -291,7 +291,7 @@ def _fast(run: Adapted) -> Params:
     fast: Params = {}
     for layer, bit in zip(run.network.body, run.pattern, strict=False):
         if bit == "1":
-            for name in run.network.names(layer.name):
+            for name in layer.names:
                 fast[name] = run.meta[name].expand(len(run.prefix), *run.meta[name].shape)
     return fast
 

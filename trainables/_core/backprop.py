@@ -74,7 +74,7 @@ class Suffix:
             self.rows = self.rows[0]
         self.shared: Params = {}
         for layer in layers:
-            for name in network.names(layer.name):
+            for name in layer.names:
                 p = shared[name].detach()
                 self.shared[name] = matrix(p) if written and p.dim() > 1 else p
 

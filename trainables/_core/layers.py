@@ -175,6 +175,12 @@ class Layer(ABC):
     def convs(self) -> list[Conv]:
         """Its convolutions with the sizes they work on, from which cost and weights follow."""
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of its parameters, in the order of its convolutions."""
+        suffixes = ("weight", "gain", "bias")
+        return tuple(f"{self.name}.{c.name}.{suffix}" for c in self.convs() for suffix in suffixes)
+
     def entries(self) -> list[Conv]:
         """Those of its convolutions that read the layer's own input."""
         return self.convs()[:1]

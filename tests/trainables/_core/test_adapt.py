@@ -253,7 +253,7 @@ def test_resnets_adapt_by_stage(kind):
     support = channels_last(tasks_of(2, 3, 3, 28))
     run = adapt(network, meta, support, torch.arange(3), Rule(pattern, 2, 0.01, 3))
     moved = {n for n in run.steps[2] if n not in (HEAD_W, HEAD_B)}
-    assert moved == set(network.names(network.layers[-2]))
+    assert moved == set(network.body[-1].names)
     one = adapt_one(network, meta, support[1], torch.arange(3), Rule(pattern, 2, 0.01, 3))
     for name in moved:
         torch.testing.assert_close(run.steps[2][name][1], one[name].detach(), rtol=1e-3, atol=1e-5)
