@@ -271,37 +271,3 @@ def test_addresses_and_wrong_numbers_are_refused(tmp_path: Path, finished: Path)
         sweep.extend(finished, 0)
     with pytest.raises(UserError, match="A run is a directory"):
         sweep.resume(tmp_path)
-
-
-def test_further_adaptations_are_trials_beside_the_budget(tmp_path: Path) -> None:
-    """A real method: each training counts once, whatever it was scored under, also on resume."""
-    small = fixed(**{"student.width": 4, "student.depth": 2, "meta_batch": 2, "inner_steps": 1})
-    path = sweep.run_sweep(
-        config(
-            method="maml",
-            space={**small, **fixed(**{"student.head": "shared", "outer_rate": 0.01})},
-            budget={"trials": 2, "iterations": 4},
-            evaluation={"validation_tasks": 24, "test_tasks": 5, "settings": 6},
-        ),
-        name="once",
-        storage=tmp_path,
-    )
-    results = load_results(path)
-    own = [t for t in results.trials if t["of"] is None]
-    beside = [t for t in results.trials if t["of"] is not None]
-    assert len(own) == 2
-    assert beside
-    assert {t["of"] for t in beside} <= {t["id"] for t in own}
-    assert {t["state"] for t in results.trials} == {"COMPLETE"}
-    for trial in results.trials:
-        kept = {path.name for path in RunDir.open(path).trial(trial["id"]).iterdir()}
-        assert {"result.json", "table.json", "student"} <= kept <= {
-            "result.json", "table.json", "student", "scores.safetensors",
-        }  # fmt: skip
-    sweep.resume(path)
-    assert len(load_results(path).trials) == len(results.trials)
-    from search.threshold import answers
-
-    rows = answers(load_results(path), [0.01])["thresholds"][0]["models"]
-    assert rows
-    assert {row["trial"] for row in rows} <= {t["id"] for t in results.front()}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from rich.console import Console
 
+from search.cli import main
 from search.config import SweepConfig, dump_sweep
 from search.errors import UserError
 from search.results import load_results
@@ -93,3 +95,17 @@ def test_a_run_without_tables_says_so(run: RunDir, tmp_path: Path) -> None:
 def test_what_is_no_threshold_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--epsilon takes losses of accuracy from 0 to 1"):
         read_thresholds(text)
+
+
+def test_the_command_refuses_a_wrong_threshold_in_a_sentence(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["results", str(run.path), "--epsilon", "1.5"])
+    assert ended.value.code == 2
+    assert "found `1.5`" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["results", str(run.path), "--epsilon", "0.01,2%", "--json"])
+    assert ended.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [t["epsilon"] for t in told["thresholds"]] == [0.01, 0.02]

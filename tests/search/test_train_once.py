@@ -12,9 +12,13 @@ from search import registry
 from search._optuna import Study
 from search._tune import StudySearcher
 from search.adaptations import further_settings
+from search.config import SweepConfig
 from search.further import FurtherTrials
 from search.recorder import Recorder
+from search.results import load_results
 from search.rundir import RunDir
+from search.sweep import resume, run_sweep
+from search.threshold import answers
 from spaces._domains import Choice, Fixed, Float, Int, Space
 from tests.trainables.test_contract import SHAPE, data  # noqa: F401  the fixture
 from trainables._core.student import Student
@@ -145,3 +149,37 @@ def test_a_torn_store_is_named_and_the_model_trained_again(sweep: Any) -> None:
     record = again.records[handed[0]["id"]]
     assert record.state == "COMPLETE"
     assert any("it is trained again" in note for note in record.notes)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("ray_here")
+def test_further_adaptations_are_trials_beside_the_budget(tmp_path: Path) -> None:
+    """A sweep counts each training once, whatever it was scored under, also on resume."""
+    values = {"student.width": 4, "student.depth": 2, "meta_batch": 2, "inner_steps": 1}
+    small = {**values, "student.head": "shared", "outer_rate": 0.01, "order": "first"}
+    plain: dict[str, Any] = {
+        "method": "maml",
+        "data": {"source": "glyphs", "queries": 5},
+        "space": {name: Fixed(value, why="small") for name, value in small.items()},
+        "budget": {"trials": 2, "iterations": 30},
+        "evaluation": {"validation_tasks": 40, "test_tasks": 5, "settings": 8},
+        "early_stopping": {"enabled": False},
+    }
+    path = run_sweep(SweepConfig(**plain), name="once", storage=tmp_path)
+    results = load_results(path)
+    own = [t for t in results.trials if t["of"] is None]
+    beside = [t for t in results.trials if t["of"] is not None]
+    assert len(own) == 2
+    assert beside
+    assert {t["of"] for t in beside} <= {t["id"] for t in own}
+    assert {t["state"] for t in results.trials} == {"COMPLETE"}
+    for trial in results.trials:
+        kept = {file.name for file in RunDir.open(path).trial(trial["id"]).iterdir()}
+        scores = {"scores.safetensors"} if trial["of"] is None else set[str]()
+        assert kept == {"result.json", "table.json", "student"} | scores
+    resume(path)
+    assert len(load_results(path).trials) == len(results.trials)
+    rows = answers(load_results(path), [0.01])["thresholds"][0]["models"]
+    assert rows
+    assert {row["trial"] for row in rows} <= {t["id"] for t in results.front()}
