@@ -157,7 +157,12 @@ def test_a_torn_store_is_named_and_the_model_trained_again(sweep: Any) -> None:
 def test_further_adaptations_are_trials_beside_the_budget(tmp_path: Path) -> None:
     """A sweep counts each training once, whatever it was scored under, also on resume."""
     values = {"student.width": 4, "student.depth": 2, "meta_batch": 2, "inner_steps": 1}
-    small = {**values, "student.head": "shared", "outer_rate": 0.01, "order": "first"}
+    small: dict[str, Any] = {
+        **values,
+        "student.head": "shared",
+        "outer_rate": 0.01,
+        "order": "first",
+    }
     plain: dict[str, Any] = {
         "method": "maml",
         "data": {"source": "glyphs", "queries": 5},
