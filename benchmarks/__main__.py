@@ -20,13 +20,14 @@ HEADS = (
     "omniglot_maml --threads 1 --width 32 --iterations 800 --outer-rate 0.005 --head {0} "
     "--table-tasks 100 --tasks 600 --student runs/head_{0} --name head_{0}"
 )
-OWN_IMAGES = (
+OWN_IMAGES = (  # these need no FEWTUNE_DATA
     "meta_training",
     "roofline",
     "prediction",
+    "train_once",
     "simulated_search",
     "driver",
-)  # these need no FEWTUNE_DATA
+)
 ARMS = "alone,paper_kl,inner_tenth,outer_tau1,alone_views,outer_views"
 
 # result -> the module and arguments behind it, all of them in the README; what else is stored
@@ -38,10 +39,12 @@ COMMANDS: dict[str, str] = {
     "meta_training": "meta_training --rounds 3",
     "roofline": "roofline",
     "prediction": "prediction",
+    "precision": "precision",
     "pattern_choice": "pattern_choice",
     "recorded_omniglot": "recorded",
     "simulated_search": "simulated_search",
     "driver": "driver",
+    "train_once": "train_once --iterations 400 --models 1",
     "omniglot_maml": "omniglot_maml --threads 1 --iterations 3000",
     "head_prototype": HEADS.format("prototype"),
     "head_shared": HEADS.format("shared"),

@@ -25,16 +25,17 @@ from typing_extensions import override
 from search.errors import OUT_OF_MEMORY
 from search.pareto import losses
 from search.rundir import finite
-from search.window import Window
+from search.window import View, Window
 from spaces._domains import Choice, Domain, Fixed, Float, Int, Space, Value, active
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from search.constraints import Constraint
     from search.metrics import Direction
 
+OF = "of"  # user attribute of a trial that is another's model, adapted differently
 MEMORY_CONSTRAINT = "fits in memory"
 
 WAITING, RUNNING = TrialState.WAITING.name, TrialState.RUNNING.name
@@ -119,7 +120,9 @@ class Study:
 
     def ask(self) -> Suggestion:
         """Draw the next trial."""
-        asked = sum(t.state != TrialState.WAITING for t in self._trials())
+        asked = sum(
+            t.state != TrialState.WAITING and OF not in t.user_attrs for t in self._trials()
+        )
         self._study.sampler = self._sampler(asked)
         trial = self._study.ask()
         self._live[trial.number] = trial
@@ -132,6 +135,38 @@ class Study:
         """
         self._study.sampler = self._sampler(number)
         return Suggestion(number, self._draw(self._trial(number)))
+
+    @property
+    def next(self) -> int:
+        """The number that the next trial will have."""
+        return len(self._trials())
+
+    def add(self, config: Mapping[str, Value], metrics: Mapping[str, object], of: int) -> int:
+        """Record a complete trial that nobody asked for: another adaptation of a trained model.
+
+        Returns:
+            Its number.
+
+        Raises:
+            ValueError: An objective or a constraint has no finite number.
+        """
+        if problem := self.unusable(metrics):
+            raise ValueError(f"A trial beside {of} cannot be recorded as complete: {problem}")
+        drawn = {k: v for k, v in config.items() if not isinstance(self.space[k], Fixed)}
+        told = {k: finite(v) for k, v in metrics.items() if v is not None}
+        signs = [-1.0 if d == "max" else 1.0 for d in self.objectives.values()]
+        point = losses(metrics, self.objectives) or ()
+        number = self.next
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                values=[s * x for s, x in zip(signs, point, strict=True)],
+                params=drawn,
+                distributions={name: _distribution(self.space[name]) for name in drawn},
+                user_attrs={**told, OF: of},
+                constraints={str(c): c.violation(metrics) for c in self.constraints},
+            )
+        )
+        return number
 
     def complete(self, number: int, metrics: Mapping[str, object]) -> None:
         """Record a finished trial.
@@ -211,7 +246,9 @@ class Study:
     def _sampler(self, draw: int) -> optuna.samplers.BaseSampler:
         # Seeded anew for every draw: a resumed search must not repeat the first one's numbers.
         seed = int(np.random.SeedSequence([self.seed, draw]).generate_state(1)[0])
-        return _Windowed(self._window, seed=seed, n_startup_trials=self.startup)
+        beside = sum(OF in t.user_attrs for t in self._trials()) if draw else 0
+        startup = self.startup + beside
+        return _Windowed(self._window, seed=seed, n_startup_trials=startup)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
         drawn: dict[str, Value] = {}
@@ -227,7 +264,7 @@ class _Windowed(optuna.samplers.TPESampler):
     def __init__(self, window: Window[optuna.trial.FrozenTrial], **settings: Any) -> None:  # noqa: ANN401 - TPESampler's own
         super().__init__(**settings)
         self._window = window
-        self._view: _View | None = None
+        self._view: View | None = None
 
     @override
     def sample_independent(
@@ -239,40 +276,10 @@ class _Windowed(optuna.samplers.TPESampler):
     ) -> Any:
         """Draw one parameter; the study is read at the first one of a trial."""
         if self._view is None:
-            self._view = _View(study, self._window)
+            self._view = View(study, self._window)
         return super().sample_independent(
             cast("optuna.Study", self._view), trial, param_name, param_distribution
         )
-
-
-class _View:
-    """A study as its sampler sees it: ended trials through the window, and those under way."""
-
-    def __init__(self, study: optuna.Study, window: Window[optuna.trial.FrozenTrial]) -> None:
-        self._study = study
-        trials = study.get_trials(deepcopy=False)
-        ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        signs = [-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions]
-        points = {
-            t.number: tuple(s * x for s, x in zip(signs, t.values, strict=True))
-            for t in ended
-            if t.state == TrialState.COMPLETE and window.new(t.number)
-        }
-        self._trials = window.look(ended, points)
-        self._trials += [t for t in trials if t.state == TrialState.RUNNING]
-        self._trials.sort(key=lambda t: t.number)
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a study has
-        return getattr(self._study, name)
-
-    def _get_trials(
-        self,
-        *,
-        deepcopy: bool = True,  # noqa: ARG002 - Optuna's own signature
-        states: Collection[TrialState] | None = None,
-        use_cache: bool = False,  # noqa: ARG002
-    ) -> list[optuna.trial.FrozenTrial]:
-        return [t for t in self._trials if states is None or t.state in states]
 
 
 class _NoLock(JournalFileOpenLock):
@@ -295,6 +302,17 @@ def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
     if isinstance(domain, Choice):
         return cast("Value", trial.suggest_categorical(name, domain.options))
     return domain.value
+
+
+def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
+    """What ``_suggest`` draws from."""
+    if isinstance(domain, Float):
+        return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Int):
+        return optuna.distributions.IntDistribution(domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Choice):
+        return optuna.distributions.CategoricalDistribution(domain.options)
+    raise TypeError(f"A fixed parameter is not drawn; found {domain.text()}.")
 
 
 def _drop_torn_line(journal: Path) -> None:

@@ -9,12 +9,12 @@ first front of all feasible ones, where the good ones of the estimate come from 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from search.pareto import crowding, dominates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from search.pareto import Point
 
@@ -85,3 +85,31 @@ class Window(Generic[T]):
         numbers = sorted(self._front)
         lonely = dict(zip(numbers, crowding([self._front[n] for n in numbers]), strict=True))
         return set(sorted(numbers, key=lambda n: (-lonely[n], n))[:count])
+
+
+class View:
+    """An Optuna study as its sampler sees it: ended trials through the window, and running ones."""
+
+    def __init__(self, study: Any, window: Window[Any]) -> None:  # noqa: ANN401 - Optuna has one door
+        self._study = study
+        trials = study.get_trials(deepcopy=False)
+        ended = [t for t in trials if t.state.name in ("COMPLETE", "PRUNED")]
+        signs = [-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions]
+        points = {
+            t.number: tuple(s * x for s, x in zip(signs, t.values, strict=True))
+            for t in ended
+            if t.state.name == "COMPLETE" and window.new(t.number)
+        }
+        running = [t for t in trials if t.state.name == "RUNNING"]
+        self._trials = sorted([*window.look(ended, points), *running], key=lambda t: t.number)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a study has
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,  # noqa: ARG002, FBT001, FBT002 - Optuna's own signature
+        states: Collection[Any] | None = None,
+        use_cache: bool = False,  # noqa: ARG002, FBT001, FBT002
+    ) -> list[Any]:
+        return [t for t in self._trials if states is None or t.state in states]

@@ -20,7 +20,7 @@ from typing_extensions import override
 from trainables._core.cost import known_before
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
-    Stopwatch,
+    Training,
     finish,
     maml_update,
     quick_accuracy,
@@ -33,7 +33,7 @@ from trainables._core.settings import MethodConfig
 from trainables._learner import Learner, parse_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trainables._core.ending import Outcome
     from trainables._core.episodes import ImageData, TaskShape
@@ -58,7 +58,7 @@ class Maml(Learner):
 
     @override
     def step(self) -> dict[str, float]:
-        with Stopwatch(self.rig):
+        with Training(self.rig):
             return maml_update(self.rig, self.outer, self.rig.episodes())[1]
 
     @override
@@ -66,8 +66,10 @@ class Maml(Learner):
         return {"accuracy": quick_accuracy(self.rig, self.run.quick_tasks, self.run.seed)}
 
     @override
-    def finish(self) -> Outcome:
-        return finish(self.rig, tasks=self.run.validation_tasks, offset=self.run.seed)
+    def finish(self, further: Sequence[Mapping[str, Value]] = ()) -> Outcome:
+        parsed = [parse_config(type(self), one) for one in further]
+        tasks, offset = self.run.validation_tasks, self.run.seed
+        return finish(self.rig, tasks=tasks, offset=offset, further=parsed)
 
     @override
     def state_dict(self) -> dict[str, Any]:
