@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from search.metrics import unsteady
 from search.rundir import FINISHED, RunDir, now, write_json
 
 if TYPE_CHECKING:
@@ -162,6 +163,9 @@ class Recorder:
             at = record.reports[-1]["iteration"] if record.reports else 0
             reason = f"stopped early at meta-iteration {at}: others were better"
             self._end(replace(record, state="PRUNED", stopped=reason))
+        elif problem := unsteady(record.metrics, self._wanted()):
+            failure = {"kind": "noisy latency", "reason": problem}
+            self._end(replace(record, state="FAIL", failure=failure))
         elif problem := self.study.unusable(record.metrics):
             failure = {"kind": "no result", "reason": problem}
             self._end(replace(record, state="FAIL", failure=failure))
@@ -203,6 +207,9 @@ class Recorder:
             f"{last['reason']}). The traceback is in "
             f"{self.run.trial(ended[-1].id) / 'error.txt'}."
         )
+
+    def _wanted(self) -> list[str]:
+        return [*self.study.objectives, *(c.metric for c in self.study.constraints)]
 
     def _curve(self, record: Record, point: dict[str, Any]) -> None:
         """Add a report; those that a resumed trial repeats are replaced."""

@@ -25,6 +25,7 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from typing_extensions import override
 
+from trainables._core.lease import node
 from trainables._core.student import content_of
 from trainables._learner import DivergedError
 
@@ -139,14 +140,16 @@ class LearnerTrainable(tune.Trainable):
     @override
     def step(self) -> dict[str, Any]:
         """Advance by one chunk; a failure is a result with its kind and reason."""
-        began = time.perf_counter()
+        began, waited = time.perf_counter(), node().waited_s
         try:
             result = self._finish() if self._trained else self._advance(began)
         except Exception as error:  # noqa: BLE001 - reported as the trial's failure
             self._release()  # its memory is free for the next trial
             result = {"failure": failure_of(error, self._iteration_done), DONE: True}
         self._cost_s += time.perf_counter() - began
+        self._lease_s += node().waited_s - waited
         identity = {"iteration": self._iteration_done, "cost_s": self._cost_s}
+        identity["lease_s"] = self._lease_s
         return {**self._cheap, **result, **identity, "notes": list(self._notes)}
 
     @override
@@ -161,6 +164,7 @@ class LearnerTrainable(tune.Trainable):
                 "learner": self._learner.state_dict(),
                 "iteration": self._iteration_done,
                 "cost_s": self._cost_s,
+                "lease_s": self._lease_s,
                 "sums": dict(self._sums),
                 "summed": self._summed,
             }
@@ -181,7 +185,7 @@ class LearnerTrainable(tune.Trainable):
         self._config: dict[str, Value] = config["config"]
         self._identity = self._settings.identity(self._config, self._handle.fingerprint)
         self._learner, self._outcome, self._state = None, None, None
-        self._iteration_done, self._cost_s = 0, 0.0
+        self._iteration_done, self._cost_s, self._lease_s = 0, 0.0, 0.0
         self._sums: dict[str, float] = {}
         self._summed = 0
         self._cheap: dict[str, float] = {}
@@ -198,6 +202,7 @@ class LearnerTrainable(tune.Trainable):
                 continue
             self._state = state
             self._iteration_done, self._cost_s = int(state["iteration"]), float(state["cost_s"])
+            self._lease_s = float(state.get("lease_s", 0.0))
             self._sums, self._summed = dict(state["sums"]), int(state["summed"])
             self._notes.append(f"went on from meta-iteration {self._iteration_done}")
             return

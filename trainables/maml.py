@@ -20,7 +20,6 @@ from typing_extensions import override
 from trainables._core.cost import known_before
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
-    Stopwatch,
     finish,
     maml_update,
     quick_accuracy,
@@ -28,6 +27,7 @@ from trainables._core.rig import (
     snapshot,
     student_network,
     student_rig,
+    training,
 )
 from trainables._core.settings import MethodConfig
 from trainables._learner import Learner, parse_config
@@ -56,7 +56,7 @@ class Maml(Learner):
 
     @override
     def step(self) -> dict[str, float]:
-        with Stopwatch(self.rig):
+        with training(self.rig):
             return maml_update(self.rig, self.outer, self.rig.episodes())[1]
 
     @override

@@ -43,7 +43,6 @@ from trainables._core.guidance import (
 from trainables._core.networks import teacher as teacher_network
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
-    Stopwatch,
     finish,
     maml_update,
     quick_accuracy,
@@ -51,6 +50,7 @@ from trainables._core.rig import (
     snapshot,
     student_network,
     student_rig,
+    training,
 )
 from trainables._core.settings import Frozen, MethodConfig
 from trainables._learner import Learner, parse_config
@@ -145,13 +145,14 @@ class MetaDistillation(Learner):
 
     @override
     def step(self) -> dict[str, float]:
-        with Stopwatch(self.rig):
-            guide = self.guide
+        guide = self.guide
+        while guide is not None and self.ahead:  # its head start before the student's first step
+            with training(self.rig):
+                teacher_step(guide, guide.rig.episodes())
+            self.ahead -= 1
+        with training(self.rig):
             if guide is None:
                 return maml_update(self.rig, self.outer, self.rig.episodes())[1]
-            while self.ahead:  # all of the teacher's head start before the student's first step
-                teacher_step(guide, guide.rig.episodes())
-                self.ahead -= 1
             return guided_step(
                 self.rig,
                 self.outer,

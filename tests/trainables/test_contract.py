@@ -30,7 +30,10 @@ METRICS = {
     "adapt_ms", "adapt_speedup", "adapt_macs", "adapt_mib", "prediction_error", *EARLY,
     "train_seconds",
 }  # fmt: skip
-TIMES = {"adapt_ms", "adapt_speedup", "predicted_ms", "prediction_error", "train_seconds"}
+TIMES = {
+    "adapt_ms", "adapt_ms_p95", "adapt_ms_spread", "adapt_timing", "adapt_speedup",
+    "predicted_ms", "prediction_error", "train_seconds",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
+
+import torch
 
 from trainables._core import evaluate
 from trainables._core.cost import adapt_macs, known_before
-from trainables._core.device import predict, profile_here, relative_error
+from trainables._core.device import fingerprint, predict, profile_here, relative_error
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.evaluate import Batches
+from trainables._core.lease import node
 from trainables._core.memory import adapt_mib
 from trainables._core.patterns import candidates, choose, first_updated
 from trainables._core.race import Scored, Terms, complete, race
+from trainables._core.timing import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import torch
 
     from trainables._core.episodes import ImageData, TaskShape
     from trainables._core.evaluate import Accuracies, Setting
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from trainables._core.patterns import Score
     from trainables._core.race import Key
     from trainables._core.student import Student
+    from trainables._core.timing import Timed
 
 CHUNK = 8  # tasks scored at once: beyond, caches overflow; measured
 VALIDATION_SEED, TEST_SEED = 1_000_003, 2_000_003
@@ -118,14 +122,21 @@ def measure(
     setting: Setting,
     seed: int,
     accuracies: Accuracies,
-) -> list[Score]:
-    """The rows of what was scored, each pattern's time and memory measured on the first task."""
+) -> tuple[list[Score], dict[str, Timed]]:
+    """The rows of what was scored, each pattern's time and memory measured on the first task.
+
+    Returns:
+        The rows, and what is known of each pattern's time; taken with the node's lease held.
+    """
     one = next(at_size(sampler.fixed(seed, 1, 1), network.into[-1]))
     patterns = dict.fromkeys(pattern for pattern, _ in accuracies)
-    times = {p: evaluate.milliseconds(network, meta, one, setting, p) for p in patterns}
-    mib = {p: adapt_mib(network, meta, one, setting, p) for p in patterns}
+    laps = lambda p: evaluate.total_laps(network, meta, one, setting, p)  # noqa: E731
+    with node().shared():
+        mib = {p: adapt_mib(network, meta, one, setting, p) for p in patterns}
+    with node().exclusive() as alone:
+        times = {p: repeated(partial(laps, p), alone=alone) for p in patterns}
+        profile = profile_here(one.support.device)
     images = one.support.shape[1] * (1 + setting.views)
-    profile = profile_here(one.support.device)
 
     def predicted(pattern: str, step: int) -> float:
         return predict(
@@ -138,7 +149,13 @@ def measure(
             inductive=setting.inductive,
         )
 
-    return evaluate.table(network, accuracies, times, mib, predicted, setting, images)
+    medians = {p: time.ms for p, time in times.items()}
+    rows = evaluate.table(network, accuracies, medians, mib, predicted, setting, images)
+    return [_with_spread(row, times[row.pattern]) for row in rows], times
+
+
+def _with_spread(row: Score, time: Timed) -> Score:
+    return replace(row, adapt_ms_p95=time.p95[row.step], adapt_ms_spread=time.spread)
 
 
 def conclude(
@@ -172,10 +189,13 @@ def conclude(
         race(scored, costs, terms)
     else:
         complete(scored)
-    rows = measure(network, meta, sampler, setting, seed, scored.accuracies())
+    accuracies = scored.accuracies()
+    rows, times = measure(network, meta, sampler, setting, seed, accuracies)
     cost = lambda row: costs[row.pattern, row.step]  # noqa: E731
     chosen, full = choose(rows, epsilon, reference=trained, cost=cost)
     metrics = metrics_of(network, meta, sampler, setting, seed, chosen, full)
+    metrics["adapt_timing"] = times[chosen.pattern].verdict
+    metrics["timed_on"] = fingerprint(torch.device(sampler.device)).text()
     predicted, measured = zip(*((row.predicted_ms, row.adapt_ms) for row in rows), strict=True)
     return metrics | {"prediction_error": relative_error(predicted, measured)}, rows
 
@@ -207,6 +227,8 @@ def metrics_of(
         "pattern": chosen.pattern,
         "inner_steps": chosen.step,
         "adapt_ms": chosen.adapt_ms,
+        "adapt_ms_p95": chosen.adapt_ms_p95,
+        "adapt_ms_spread": chosen.adapt_ms_spread,
         "adapt_speedup": full.adapt_ms / chosen.adapt_ms,
         "adapt_macs": chosen.adapt_macs,
         "adapt_mib": chosen.adapt_mib,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,12 +22,15 @@ from trainables._core.ending import (
 )
 from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape, resized
 from trainables._core.evaluate import Setting
+from trainables._core.lease import node
 from trainables._core.outer import Objective, learn, query_logits, task_loss
 from trainables._core.parallel import Chunks
 from trainables._core.student import Student, StudentSpec
 from trainables._core.views import view_labels, with_views
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trainables._core.adapt import Adapted
     from trainables._core.layers import Params
     from trainables._core.networks import Network
@@ -240,17 +244,18 @@ def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
     return Outcome(metrics, as_rows(table), Student(spec, cpu))
 
 
-class Stopwatch:
-    """Adds the time inside a ``with`` to the rig's seconds."""
+@contextmanager
+def training(rig: Rig) -> Iterator[None]:
+    """One meta-iteration: shares the node's lease, and adds its time, without the wait, to the rig.
 
-    def __init__(self, rig: Rig) -> None:
-        self._rig = rig
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._rig.seconds += time.perf_counter() - self._start
+    Nothing that takes longer belongs in one: a measurement waits for its end.
+    """
+    with node().shared():
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            rig.seconds += time.perf_counter() - start
 
 
 def snapshot(rig: Rig, outer: MetaOptimiser) -> dict[str, Any]:
