@@ -56,6 +56,12 @@ METRICS: Mapping[str, Metric] = {
         "accuracy when queries are normalised by the support set", "", "max", high=1.0
     ),
     "quality_drop": Metric("accuracy_full minus accuracy", "", "min", low=-1.0, high=1.0),
+    "quality_drop_worst": Metric(
+        "the same in the hardest fifth of the tasks", "", "min", low=-1.0, high=1.0
+    ),
+    "quality_drop_teacher": Metric(
+        "teacher_accuracy minus accuracy, on the same tasks", "", "min", low=-1.0, high=1.0
+    ),
     "pattern": Metric("chosen layers, one bit each, input side first", usable=False),
     "normalisation": Metric("how queries were normalised for accuracy", usable=False),
     "inner_steps": Metric("inner steps of the chosen adaptation", "steps", "min"),
@@ -80,6 +86,12 @@ METRICS: Mapping[str, Metric] = {
     "student_macs": Metric("multiply-accumulates to classify one image", "", "min", early=True),
     "teacher_accuracy": Metric("of the adapted teacher, on validation tasks", "", "max", high=1.0),
     "guided_accuracy": Metric("of the student with its teacher beside it", "", "max", high=1.0),
+    "fresh_accuracy": Metric(
+        "on validation tasks that nothing was chosen by", "", "max", high=1.0, usable=False
+    ),
+    "fresh_accuracy_ci95": Metric(
+        "half width of the 95 % interval of fresh_accuracy", "", "min", high=1.0, usable=False
+    ),
     "test_accuracy": Metric(
         "on test classes, once, at the end of a sweep", "", "max", high=1.0, usable=False
     ),
@@ -96,8 +108,9 @@ METRICS: Mapping[str, Metric] = {
 }
 
 MIXED = "inductive and transductive"
-_BY_NORMALISATION = ("accuracy", "accuracy_full", "quality_drop", "teacher_accuracy",
-                     "guided_accuracy", "test_accuracy")  # fmt: skip
+_BY_NORMALISATION = ("accuracy", "accuracy_full", "quality_drop", "quality_drop_worst",
+                     "quality_drop_teacher", "teacher_accuracy", "guided_accuracy",
+                     "fresh_accuracy", "test_accuracy")  # fmt: skip
 
 TIMED = ("adapt_ms", "adapt_ms_p95", "adapt_speedup")
 """What a rejected timing leaves without a value to go by."""
@@ -152,10 +165,12 @@ def refusal(name: str) -> str:
     """
     if METRICS[name].usable:
         return ""
-    if name.startswith("test_"):
+    kind, _, accuracy = name.partition("_")
+    if kind in ("test", "fresh"):
+        where = "test classes" if kind == "test" else "tasks that nothing was chosen by"
         return (
-            f"{name} is measured on test classes, once, after the search; choosing by it would "
-            f"spoil it. Use {name.removeprefix('test_')}, measured on validation classes."
+            f"{name} is measured on {where}, once, after the search; choosing by it would "
+            f"spoil it. Use {accuracy}, measured on validation classes."
         )
     if name in _OF_THE_CLOCK:
         return f"{name} judges how times were taken, not the student. Use adapt_ms, the time."

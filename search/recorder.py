@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from search.metrics import unsteady
+from search.paired import TASKS_FILE
 from search.rundir import FINISHED, RunDir, now, write_json
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SAME_FAILURES = 3
 """So many failures of one kind, and nothing else, end a sweep; our default."""
 
-_CONTROL = ("finished", "table", "failure", "notes", "cost_s", "iteration")
+_CONTROL = ("finished", "table", "answers", "failure", "notes", "cost_s", "iteration")
 
 
 @dataclass
@@ -88,6 +89,7 @@ class Recorder:
         for result in run.results():
             self.records[int(result["id"])] = Record(**result)
         self._tables: dict[int, str] = {}
+        self._answers: dict[int, str] = {}
         self._ended: list[int] = []  # in this session: what broke an earlier one may be mended
 
     def reconcile(self) -> list[int]:
@@ -141,6 +143,7 @@ class Recorder:
         elif row.get("finished"):
             record.metrics = metrics  # the last word, not mixed with quick values of the training
             self._tables[number] = row["table"]
+            self._answers[number] = row.get("answers", "{}")
         elif "accuracy" in row:
             self._curve(record, {"iteration": row["iteration"], **metrics})
         for observer in self.observers:
@@ -223,6 +226,8 @@ class Recorder:
         if record.state == "COMPLETE":
             table = json.loads(self._tables.pop(record.id))
             write_json(self.run.trial(record.id) / "table.json", table)
+            if answers := json.loads(self._answers.pop(record.id, "{}")):
+                write_json(self.run.trial(record.id) / TASKS_FILE, answers)
             self._keep_student(record.id, self._checkpoints(record.id))
         self._write(record)
         self._tell(record)

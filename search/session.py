@@ -19,6 +19,7 @@ from search._optuna import Study, study_name
 from search._tensorboard import BoardWriter
 from search.errors import FailedError, UserError
 from search.figures import front_png
+from search.fresh import fresh_score
 from search.points import first_point
 from search.progress import Progress, counted, duration
 from search.recorder import Recorder
@@ -208,6 +209,8 @@ class Session:
             self.progress.say(
                 f"Scored {counted(len(fresh), 'trial')} of the front on test classes ({took})."
             )
+        for number in [t["id"] for t in front if t["metrics"].get("fresh_accuracy") is None]:
+            self.recorder.amend(number, self._again(number))
         box = results.info.get("hypervolume_box") or box_of(
             [t["metrics"] for t in results.trials if t["state"] == "COMPLETE"],
             self.config.objectives,
@@ -227,6 +230,11 @@ class Session:
                 student, self.dataset, self.shape, tasks=tasks, seed=self.config.seed
             )
         )
+
+    def _again(self, number: int) -> dict[str, Any]:
+        """Score a trial on fresh tasks: it was chosen by the others."""
+        student = Student.load(self.run.trial(number) / "student")
+        return fresh_score(self.config, student, self.dataset)
 
     def _summarise(self, volume: float | None, front: int, trials: int) -> None:
         hypervolume = f", hypervolume {volume:.3f}" if volume is not None else ""

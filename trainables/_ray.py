@@ -263,7 +263,8 @@ class LearnerTrainable(tune.Trainable):
         self._release()
         table = json.dumps(self._outcome.table)  # a string: loggers leave it alone
         end = {"finished": True, "table": table, DONE: True, SHOULD_CHECKPOINT: True}
-        return {**self._outcome.metrics, **end}
+        answers = json.dumps(self._outcome.tasks)
+        return {**self._outcome.metrics, **end, "answers": answers}
 
 
 def failure_of(error: BaseException, iteration: int) -> dict[str, Any]:

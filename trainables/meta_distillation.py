@@ -174,7 +174,10 @@ class MetaDistillation(Learner):
         tasks, seed = self.run.validation_tasks, self.run.seed
         outcome = finish(self.rig, tasks=tasks, offset=seed)
         if self.teacher is not None:
-            outcome.metrics["teacher_accuracy"] = quick_accuracy(self.teacher.rig, tasks, seed)
+            accuracy = quick_accuracy(self.teacher.rig, tasks, seed)  # on the table's tasks
+            outcome.metrics["teacher_accuracy"] = accuracy
+            own = float(cast("float", outcome.metrics["accuracy"]))
+            outcome.metrics["quality_drop_teacher"] = accuracy - own
         if self.guide is not None:
             values = guided_accuracies(
                 self.rig,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import torch
 from trainables._core import evaluate
 from trainables._core.cost import adapt_macs, known_before
 from trainables._core.device import fingerprint, predict, profile_here, relative_error
+from trainables._core.drops import drop_in_hardest, right_answers
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.evaluate import Batches
 from trainables._core.lease import node
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from trainables._core.timing import Timed
 
 CHUNK = 8  # tasks scored at once: beyond, caches overflow; measured
-VALIDATION_SEED, TEST_SEED = 1_000_003, 2_000_003
+VALIDATION_SEED, TEST_SEED, FRESH_SEED = 1_000_003, 2_000_003, 3_000_003
 
 Metric = float | int | str | None
 Price = Callable[["Network", "Setting", "TaskShape", Iterable["Key"]], dict["Key", float]]
@@ -46,6 +47,7 @@ class Outcome:
     metrics: dict[str, Metric]
     table: list[dict[str, Metric]]
     student: Student
+    tasks: dict[str, object] = field(default_factory=dict)  # right answers, see ``drops``
 
 
 def at_size(tasks: Iterator[Episodes], size: int) -> Iterator[Episodes]:
@@ -171,8 +173,8 @@ def conclude(
     trained: str,
     by: str = "race",
     price: Price = macs,
-) -> tuple[dict[str, Metric], list[Score]]:
-    """The metrics every method reports and the table, as far as the choice needed it.
+) -> tuple[dict[str, Metric], list[Score], dict[str, object]]:
+    """The metrics every method reports, the table as far as the choice needed it, right answers.
 
     Times are one task at a time on this device; a pattern is chosen by its ``price``, which is
     multiply-accumulates here. Whether found by a ``race`` or from the whole ``table``, the chosen
@@ -194,10 +196,14 @@ def conclude(
     cost = lambda row: costs[row.pattern, row.step]  # noqa: E731
     chosen, full = choose(rows, epsilon, reference=trained, cost=cost)
     metrics = metrics_of(network, meta, sampler, setting, seed, chosen, full)
+    best, reference = (chosen.pattern, chosen.step), (full.pattern, full.step)
+    metrics["quality_drop_worst"] = drop_in_hardest(accuracies[reference], accuracies[best])
+    images = sampler.shape.ways * sampler.shape.queries
+    answers = right_answers(accuracies, best, reference, images=images, seed=seed)
     metrics["adapt_timing"] = times[chosen.pattern].verdict
     metrics["timed_on"] = fingerprint(torch.device(sampler.device)).text()
     predicted, measured = zip(*((row.predicted_ms, row.adapt_ms) for row in rows), strict=True)
-    return metrics | {"prediction_error": relative_error(predicted, measured)}, rows
+    return metrics | {"prediction_error": relative_error(predicted, measured)}, rows, answers
 
 
 def metrics_of(
@@ -268,6 +274,33 @@ def score_on_test_classes(
     values = student_accuracies(student, sampler, seed + TEST_SEED, tasks)
     mean, ci95 = evaluate.interval(values)
     return {"test_accuracy": mean, "test_accuracy_ci95": ci95}
+
+
+def score_on_fresh_tasks(
+    student: Student,
+    data: ImageData,
+    shape: TaskShape,
+    *,
+    tasks: int,
+    seed: int,
+    device: str = "cpu",
+) -> dict[str, Metric]:
+    """The chosen pattern on validation tasks that nothing was chosen by.
+
+    Args:
+        student: the finished student.
+        data: the data set whose validation classes are drawn from.
+        shape: ways, shots and queries.
+        tasks: number of tasks.
+        seed: of the sweep; the tasks are the same for every student of it.
+        device: where to adapt.
+
+    Returns:
+        ``fresh_accuracy`` and ``fresh_accuracy_ci95`` (half-width).
+    """
+    sampler = Sampler(data.validation, data, shape, device)
+    mean, ci95 = evaluate.interval(student_accuracies(student, sampler, seed + FRESH_SEED, tasks))
+    return {"fresh_accuracy": mean, "fresh_accuracy_ci95": ci95}
 
 
 def student_accuracies(student: Student, sampler: Sampler, seed: int, tasks: int) -> torch.Tensor:

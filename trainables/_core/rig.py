@@ -204,7 +204,7 @@ def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
     """The common ending: table, choice, student."""
     c = rig.config
     meta = {n: p.detach() for n, p in rig.meta.items()}
-    metrics, table = conclude(
+    metrics, table, answers = conclude(
         rig.network,
         meta,
         rig.validation,
@@ -241,7 +241,7 @@ def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
         }
     )
     cpu = {n: p.cpu().clone() for n, p in meta.items()}
-    return Outcome(metrics, as_rows(table), Student(spec, cpu))
+    return Outcome(metrics, as_rows(table), Student(spec, cpu), answers)
 
 
 @contextmanager

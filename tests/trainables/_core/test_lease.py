@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from itertools import pairwise
 
 import pytest
 
-from trainables._core import lease
 from trainables._core.lease import Lease, LeaseError, node
 
 WORKER = """
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path):
 
 def test_a_node_has_one(monkeypatch, tmp_path):
     node.cache_clear()
-    monkeypatch.setattr(lease.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     try:
         assert node() is node()
         assert node().folder == tmp_path / f"fewtune-{os.getuid()}" / "lease"
