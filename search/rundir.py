@@ -5,7 +5,8 @@
     RUN/sweep.yaml            the resolved sweep file
     RUN/run.json              name, method, versions, data fingerprint, study name, sessions
     RUN/study.journal         the Optuna journal; the driver is its only writer
-    RUN/trials/<id>/          result.json, table.json, student/, checkpoint.json, error.txt
+    RUN/trials/<id>/          result.json, table.json, tasks.json, student/, checkpoint.json,
+                              error.txt
     RUN/ray/<session>/        Tune's files, one directory for each driver session
     RUN/tensorboard/          one subdirectory for each trial, HParams at the root
     RUN/driver.lock           held by the process that drives the run
