@@ -20,6 +20,7 @@ from typing_extensions import override
 from trainables._core.cost import known_before
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
+    Training,
     finish,
     maml_update,
     quick_accuracy,
@@ -27,7 +28,6 @@ from trainables._core.rig import (
     snapshot,
     student_network,
     student_rig,
-    training,
 )
 from trainables._core.settings import MethodConfig
 from trainables._learner import Learner, parse_config
@@ -58,7 +58,7 @@ class Maml(Learner):
 
     @override
     def step(self) -> dict[str, float]:
-        with training(self.rig):
+        with Training(self.rig):
             return maml_update(self.rig, self.outer, self.rig.episodes())[1]
 
     @override

@@ -43,6 +43,7 @@ from trainables._core.guidance import (
 from trainables._core.networks import teacher as teacher_network
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
+    Training,
     finish,
     maml_update,
     quick_accuracy,
@@ -50,7 +51,6 @@ from trainables._core.rig import (
     snapshot,
     student_network,
     student_rig,
-    training,
 )
 from trainables._core.settings import Frozen, MethodConfig
 from trainables._learner import Learner, parse_config
@@ -150,10 +150,10 @@ class MetaDistillation(Learner):
     def step(self) -> dict[str, float]:
         guide = self.guide
         while guide is not None and self.ahead:  # its head start before the student's first step
-            with training(self.rig):
+            with Training(self.rig):
                 teacher_step(guide, guide.rig.episodes())
             self.ahead -= 1
-        with training(self.rig):
+        with Training(self.rig):
             if guide is None:
                 return maml_update(self.rig, self.outer, self.rig.episodes())[1]
             return guided_step(

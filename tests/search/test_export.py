@@ -184,7 +184,8 @@ def test_the_sentence_says_what_why_and_what_is_next(run, tmp_path):
     assert report.sentence == (
         f"Wrote trial 1 (accuracy 80.0 %, student_params 3,000, adapt_ms 2) to {tmp_path / 'out'}: "
         "the knee of 3 trials on the front with adapt_ms <= 6.5; next best is trial 2 (accuracy "
-        "85.0 %, student_params 9,000, adapt_ms 6); accuracies are inductive, on validation tasks; not scored on fresh tasks, as "
+        "85.0 %, student_params 9,000, adapt_ms 6); accuracies are inductive, on validation tasks; "
+        "not scored on fresh tasks, as "
         "the data is not what the run was made on."
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,8 +28,6 @@ from trainables._core.student import Student, StudentSpec
 from trainables._core.views import view_labels, with_views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from trainables._core.adapt import Adapted
     from trainables._core.layers import Params
     from trainables._core.networks import Network
@@ -264,18 +261,31 @@ def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
     return Outcome(metrics, as_rows(table), Student(spec, cpu), answers)
 
 
-@contextmanager
-def training(rig: Rig) -> Iterator[None]:
-    """One meta-iteration: shares the node's lease, and adds its time, without the wait, to the rig.
+class Training:
+    """One meta-iteration: the node's lease shared, the precision of training, and a clock runs.
 
-    Nothing that takes longer belongs in one: a measurement waits for its end.
+    The wait for the lease is not timed. Nothing longer belongs in one ``with``: whoever measures
+    a time waits for its end.
+
+    ``precision`` is torch's own word (``torch.set_float32_matmul_precision``): weights, sums and
+    norms stay float32; with ``medium`` the factors of a product are rounded to bfloat16, with
+    ``high`` to TF32 where the device has it. What a device does, adapting, is never rounded.
     """
-    with node().shared():
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            rig.seconds += time.perf_counter() - start
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def __enter__(self) -> None:
+        self._lease = node().shared()
+        self._lease.__enter__()
+        self._before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self._rig.config.precision)
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._rig.seconds += time.perf_counter() - self._start
+        torch.set_float32_matmul_precision(self._before)
+        self._lease.__exit__(None, None, None)
 
 
 def snapshot(rig: Rig, outer: MetaOptimiser) -> dict[str, Any]:
