@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from search.constraints import Constraint
     from search.metrics import Direction
 
+OF = "of"  # user attribute of a trial that is another's model, adapted differently
 MEMORY_CONSTRAINT = "fits in memory"
 
 WAITING, RUNNING = TrialState.WAITING.name, TrialState.RUNNING.name
@@ -117,7 +118,9 @@ class Study:
 
     def ask(self) -> Suggestion:
         """Draw the next trial."""
-        asked = sum(t.state != TrialState.WAITING for t in self._trials())
+        asked = sum(
+            t.state != TrialState.WAITING and OF not in t.user_attrs for t in self._trials()
+        )
         self._study.sampler = self._sampler(asked)
         trial = self._study.ask()
         self._live[trial.number] = trial
@@ -130,6 +133,38 @@ class Study:
         """
         self._study.sampler = self._sampler(number)
         return Suggestion(number, self._draw(self._trial(number)))
+
+    @property
+    def next(self) -> int:
+        """The number that the next trial will have."""
+        return len(self._trials())
+
+    def add(self, config: Mapping[str, Value], metrics: Mapping[str, object], of: int) -> int:
+        """Record a complete trial that nobody asked for: another adaptation of a trained model.
+
+        Returns:
+            Its number.
+
+        Raises:
+            ValueError: An objective or a constraint has no finite number.
+        """
+        if problem := self.unusable(metrics):
+            raise ValueError(f"A trial beside {of} cannot be recorded as complete: {problem}")
+        drawn = {k: v for k, v in config.items() if not isinstance(self.space[k], Fixed)}
+        told = {k: finite(v) for k, v in metrics.items() if v is not None}
+        signs = [-1.0 if d == "max" else 1.0 for d in self.objectives.values()]
+        point = losses(metrics, self.objectives) or ()
+        number = self.next
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                values=[s * x for s, x in zip(signs, point, strict=True)],
+                params=drawn,
+                distributions={name: _distribution(self.space[name]) for name in drawn},
+                user_attrs={**told, OF: of},
+                constraints={str(c): c.violation(metrics) for c in self.constraints},
+            )
+        )
+        return number
 
     def complete(self, number: int, metrics: Mapping[str, object]) -> None:
         """Record a finished trial.
@@ -205,7 +240,8 @@ class Study:
     def _sampler(self, draw: int) -> optuna.samplers.BaseSampler:
         # Seeded anew for every draw: a resumed search must not repeat the first one's numbers.
         seed = int(np.random.SeedSequence([self.seed, draw]).generate_state(1)[0])
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
+        beside = sum(OF in t.user_attrs for t in self._trials()) if draw else 0
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup + beside)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
         drawn: dict[str, Value] = {}
@@ -235,6 +271,17 @@ def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
     if isinstance(domain, Choice):
         return cast("Value", trial.suggest_categorical(name, domain.options))
     return domain.value
+
+
+def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
+    """What ``_suggest`` draws from."""
+    if isinstance(domain, Float):
+        return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Int):
+        return optuna.distributions.IntDistribution(domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Choice):
+        return optuna.distributions.CategoricalDistribution(domain.options)
+    raise TypeError(f"A fixed parameter is not drawn; found {domain.text()}.")
 
 
 def _drop_torn_line(journal: Path) -> None:

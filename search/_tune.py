@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from search._cluster import SharedData
     from search.config import SweepConfig
     from search.recorder import Recorder
+    from spaces._domains import Value
     from trainables._ray import TrialSettings
 
 RESTARTS = 2  # of a trial whose process dies (out of memory, node lost); our default
@@ -50,10 +51,18 @@ class StudySearcher(Searcher):
         recorder: The run's; stays with the driver when this object is pickled.
         left: Trials to hand out again.
         over: Says why no more trials are to be started; empty while they are.
+        beside: What goes with a configuration: further settings, and where its model lies trained.
     """
 
-    def __init__(self, recorder: Recorder, left: list[int], over: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        left: list[int],
+        over: Callable[[], str],
+        beside: Callable[[dict[str, Value]], dict[str, Any]] = lambda _: {},
+    ) -> None:
         super().__init__()
+        self._beside = beside
         self._recorder: Recorder | None = recorder
         self._over: Callable[[], str] | None = over
         self._left = deque(left)
@@ -70,7 +79,8 @@ class StudySearcher(Searcher):
         suggestion = study.ask_again(self._left.popleft()) if self._left else study.ask()
         restore = self._recorder.start(suggestion)
         self.numbers[trial_id] = suggestion.number
-        return {"id": suggestion.number, "config": suggestion.config, "restore": restore}
+        handed = {"id": suggestion.number, "config": suggestion.config, "restore": restore}
+        return {**handed, **self._beside(suggestion.config)}
 
     @override
     def on_trial_complete(
@@ -91,7 +101,7 @@ class StudySearcher(Searcher):
     @override
     def __getstate__(self) -> dict[str, Any]:
         """Without the driver's own objects."""
-        return {**self.__dict__, "_recorder": None, "_over": None}
+        return {**self.__dict__, "_recorder": None, "_over": None, "_beside": None}
 
 
 @dataclass

@@ -97,11 +97,28 @@ def extend(*, run: Path, trials: int, address: str | None) -> None:
 @cli.command()
 @click.argument("run", type=FOLDER)
 @click.option("--front", is_flag=True, help="Only the feasible Pareto front.")
+@click.option(
+    "--epsilon",
+    "thresholds",
+    metavar="E,E,...",
+    help="What the front's models choose under these, from their tables, as 0.005,0.01,0.02.",
+)
 @json_option
-def results(*, run: Path, front: bool, as_json: bool) -> None:
+def results(*, run: Path, front: bool, thresholds: str | None, as_json: bool) -> None:
     """Show the trials of a sweep and its feasible Pareto front."""
     from search.results import load_results
 
+    if thresholds is not None:
+        from search.threshold import answers, print_answers, read_thresholds
+
+        wanted = read_thresholds(thresholds)
+        with tidy_stdout():
+            document = answers(load_results(run), wanted)
+        if as_json:
+            write_json(document)
+        else:
+            print_answers(document, console())
+        return
     with tidy_stdout():
         found = load_results(run)
     if as_json:

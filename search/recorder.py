@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from search.metrics import unsteady
 from search.paired import TASKS_FILE
-from search.rundir import FINISHED, RunDir, now, write_json
+from search.rundir import FINISHED, FURTHER, SCORES, RunDir, now, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SAME_FAILURES = 3
 """So many failures of one kind, and nothing else, end a sweep; our default."""
 
-_CONTROL = ("finished", "table", "answers", "failure", "notes", "cost_s", "iteration")
+_CONTROL = ("finished", "table", "failure", "notes", "cost_s", "iteration", "further", "answers")
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Record:
         reports: The curve: one row for each report with a quick validation.
         started: When it first ran, UTC.
         ended: When it ended, UTC.
+        of: The trial whose trained model this is, adapted differently; None: trained by itself.
     """
 
     id: int
@@ -59,6 +60,7 @@ class Record:
     reports: list[dict[str, Any]] = field(default_factory=list)
     started: str = ""
     ended: str = ""
+    of: int | None = None
 
 
 class Observer(Protocol):
@@ -90,6 +92,7 @@ class Recorder:
             self.records[int(result["id"])] = Record(**result)
         self._tables: dict[int, str] = {}
         self._answers: dict[int, str] = {}
+        self._further: dict[int, str] = {}
         self._ended: list[int] = []  # in this session: what broke an earlier one may be mended
 
     def reconcile(self) -> list[int]:
@@ -144,6 +147,7 @@ class Recorder:
             record.metrics = metrics  # the last word, not mixed with quick values of the training
             self._tables[number] = row["table"]
             self._answers[number] = row.get("answers", "{}")
+            self._further[number] = row.get("further", "[]")
         elif "accuracy" in row:
             self._curve(record, {"iteration": row["iteration"], **metrics})
         for observer in self.observers:
@@ -166,7 +170,7 @@ class Recorder:
             at = record.reports[-1]["iteration"] if record.reports else 0
             reason = f"stopped early at meta-iteration {at}: others were better"
             self._end(replace(record, state="PRUNED", stopped=reason))
-        elif problem := unsteady(record.metrics, self._wanted()):
+        elif problem := unsteady(record.metrics, self.wanted()):
             failure = {"kind": "noisy latency", "reason": problem}
             self._end(replace(record, state="FAIL", failure=failure))
         elif problem := self.study.unusable(record.metrics):
@@ -211,7 +215,8 @@ class Recorder:
             f"{self.run.trial(ended[-1].id) / 'error.txt'}."
         )
 
-    def _wanted(self) -> list[str]:
+    def wanted(self) -> list[str]:
+        """Return the metrics that the study optimises or constrains."""
         return [*self.study.objectives, *(c.metric for c in self.study.constraints)]
 
     def _curve(self, record: Record, point: dict[str, Any]) -> None:
@@ -228,6 +233,8 @@ class Recorder:
             write_json(self.run.trial(record.id) / "table.json", table)
             if answers := json.loads(self._answers.pop(record.id, "{}")):
                 write_json(self.run.trial(record.id) / TASKS_FILE, answers)
+            if further := json.loads(self._further.pop(record.id, "[]")):
+                write_json(self.run.trial(record.id) / FURTHER, further)
             self._keep_student(record.id, self._checkpoints(record.id))
         self._write(record)
         self._tell(record)
@@ -258,6 +265,8 @@ class Recorder:
             if (checkpoint / "student").is_dir():
                 shutil.rmtree(student, ignore_errors=True)
                 shutil.copytree(checkpoint / "student", student)
+                if (checkpoint / SCORES).is_file():
+                    shutil.copyfile(checkpoint / SCORES, self.run.trial(number) / SCORES)
                 return
         raise RuntimeError(f"Trial {number} finished, but its student is in none of {checkpoints}.")
 

@@ -6,7 +6,9 @@
     RUN/run.json              name, method, versions, data fingerprint, study name, sessions
     RUN/study.journal         the Optuna journal; the driver is its only writer
     RUN/trials/<id>/          result.json, table.json, tasks.json, student/, checkpoint.json,
-                              error.txt
+                              error.txt;
+                              scores.safetensors: every task's accuracies, to be asked again;
+                              further.json: what is still to become a trial of its own
     RUN/ray/<session>/        Tune's files, one directory for each driver session
     RUN/tensorboard/          one subdirectory for each trial, HParams at the root
     RUN/driver.lock           held by the process that drives the run
@@ -31,6 +33,7 @@ from search.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SCORES, FURTHER = "scores.safetensors", "further.json"
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 """The states that a trial never leaves."""
 

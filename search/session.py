@@ -17,9 +17,11 @@ import torch
 from search import _cluster, _tune, registry
 from search._optuna import Study, study_name
 from search._tensorboard import BoardWriter
+from search.adaptations import further_settings
 from search.errors import FailedError, UserError
 from search.figures import front_png
 from search.fresh import fresh_score
+from search.further import FurtherTrials
 from search.points import first_point
 from search.progress import Progress, counted, duration
 from search.recorder import Recorder
@@ -31,6 +33,7 @@ from trainables._ray import Chunks, TrialSettings
 
 if TYPE_CHECKING:
     from search.config import SweepConfig
+    from spaces._domains import Value
     from trainables._data import Dataset
 
 STARTUP_SHARE, LEAST_STARTUP, MOST_STARTUP = 4, 4, 10  # random trials: a quarter; our default
@@ -71,11 +74,15 @@ class Session:
         self.left: list[int] = []
         self.ran = False
         self.board = BoardWriter(run.tensorboard, self.space, list(config.objectives))
-        self.recorder = Recorder(run, self.study, (self.progress, self.board))
+        watchers = (self.progress, self.board)
+        self.recorder = Recorder(run, self.study, watchers)
+        self.further = FurtherTrials(self.recorder, watchers)
+        self.recorder.observers = (*watchers, self.further)
 
     def __enter__(self) -> Self:
         """Bring study and files together, and propose where to start."""
         self.left = self.recorder.reconcile()
+        self.further.reconcile()
         if not self.study.states():
             self.study.propose(first_point(self.space, registry.defaults(self.config.method)))
             self.board.text("sweep", f"```yaml\n{self.run.sweep_file.read_text('utf-8')}```")
@@ -90,7 +97,7 @@ class Session:
     @property
     def missing(self) -> int:
         """Trials the run still lacks."""
-        return self.total - len(self.recorder.of_state(*FINISHED))
+        return self.total - sum(r.of is None for r in self.recorder.of_state(*FINISHED))
 
     def run_trials(self) -> None:
         """Run what is missing on the Ray that is connected.
@@ -116,7 +123,7 @@ class Session:
                 self.config,
                 _tune.trainable_of(self.config, self._settings(), data),
                 _tune.Steering(
-                    _tune.StudySearcher(self.recorder, self.left, limits.over),
+                    _tune.StudySearcher(self.recorder, self.left, limits.over, self.beside),
                     _tune.Reporter(self.recorder, self.progress.tick),
                     limits,
                 ),
@@ -127,6 +134,13 @@ class Session:
         self.progress.close()
         self._close(memory.peak_mib, limits)
         shutil.rmtree(self.run.ray, ignore_errors=True)  # Tune's own state, which nobody reads
+
+    def beside(self, config: dict[str, Value]) -> dict[str, Any]:
+        """What goes with a configuration: where its model lies trained, else further settings."""
+        if same := self.further.trained(config):
+            return {"trained": same}
+        count = self.config.evaluation.settings
+        return {"further": further_settings(config, self.space, count, self.config.seed)}
 
     def _close(self, peak_mib: float | None, limits: _tune.Limits) -> None:
         """Settle what the session left, and say why it ended."""

@@ -1,28 +1,26 @@
-"""How every method ends: the (pattern, step) table, the choice under epsilon, the test score."""
+"""What every method's end is made of: the (pattern, step) table, its prices, the test score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-
 from trainables._core import evaluate
 from trainables._core.cost import adapt_macs, known_before
-from trainables._core.device import fingerprint, predict, profile_here, relative_error
-from trainables._core.drops import drop_in_hardest, right_answers
+from trainables._core.device import fingerprint, predict, profile_here
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.evaluate import Batches
 from trainables._core.lease import node
 from trainables._core.memory import adapt_mib
-from trainables._core.patterns import candidates, choose, first_updated
-from trainables._core.race import Scored, Terms, complete, race
+from trainables._core.patterns import candidates, first_updated
+from trainables._core.race import Scored
 from trainables._core.timing import repeated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    import torch
 
     from trainables._core.episodes import ImageData, TaskShape
     from trainables._core.evaluate import Accuracies, Setting
@@ -30,14 +28,26 @@ if TYPE_CHECKING:
     from trainables._core.networks import Network
     from trainables._core.patterns import Score
     from trainables._core.race import Key
-    from trainables._core.student import Student
+    from trainables._core.scores import Scores
+    from trainables._core.student import Student, StudentSpec
     from trainables._core.timing import Timed
 
 CHUNK = 8  # tasks scored at once: beyond, caches overflow; measured
 VALIDATION_SEED, TEST_SEED, FRESH_SEED = 1_000_003, 2_000_003, 3_000_003
 
 Metric = float | int | str | None
-Price = Callable[["Network", "Setting", "TaskShape", Iterable["Key"]], dict["Key", float]]
+
+
+@dataclass(frozen=True)
+class Further:
+    """The same trained model under another adaptation setting."""
+
+    number: int  # of the setting, in the order asked
+    metrics: dict[str, Metric]
+    table: list[dict[str, Metric]]
+    spec: StudentSpec
+    cost_s: float  # what it took beside the others
+    tasks: dict[str, object] = field(default_factory=dict)  # right answers, see ``drops``
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Outcome:
     metrics: dict[str, Metric]
     table: list[dict[str, Metric]]
     student: Student
+    further: tuple[Further, ...] = ()
+    scores: Scores | None = None
     tasks: dict[str, object] = field(default_factory=dict)  # right answers, see ``drops``
 
 
@@ -89,14 +101,32 @@ def scored_tasks(
     patterns: Iterable[str],
 ) -> Scored:
     """An empty table of ``patterns`` and steps over ``tasks`` fixed tasks, to be filled."""
-    size = network.into[-1]
-    parts = sampler.parts(seed, tasks, CHUNK)
-    batches = Batches(lambda number: next(at_size(iter([sampler.episodes(parts[number])]), size)))
+    batches = fixed_batches(network, sampler, seed, tasks)
     return Scored(
         lambda number, wanted: batches.score(network, meta, setting, number, wanted),
-        [len(part) for part in parts],
-        [(p, t) for p in sorted(patterns, key=first_updated) for t in range(1, setting.steps + 1)],
+        chunks_of(tasks),
+        entries(patterns, setting.steps),
     )
+
+
+def fixed_batches(network: Network, sampler: Sampler, seed: int, tasks: int) -> Batches:
+    """The tasks of a seed, in numbered batches at the network's size."""
+    size, parts = network.into[-1], sampler.parts(seed, tasks, CHUNK)
+    return Batches(lambda number: next(at_size(iter([sampler.episodes(parts[number])]), size)))
+
+
+def chunks_of(tasks: int) -> list[int]:
+    """How many tasks each batch holds.
+
+    >>> chunks_of(20)
+    [8, 8, 4]
+    """
+    return [min(CHUNK, tasks - first) for first in range(0, tasks, CHUNK)]
+
+
+def entries(patterns: Iterable[str], steps: int) -> list[Key]:
+    """Every (pattern, step) of a table, patterns with the same frozen prefix side by side."""
+    return [(p, t) for p in sorted(patterns, key=first_updated) for t in range(1, steps + 1)]
 
 
 def macs(
@@ -117,6 +147,45 @@ def macs(
     }
 
 
+@dataclass(frozen=True)
+class Prices:
+    """What patterns take, whatever their rate: measured once each, on the first task."""
+
+    times: dict[str, list[float]]  # pattern -> milliseconds after t = 0..T steps
+    mib: dict[str, float]
+    timings: dict[str, Timed] = field(default_factory=dict)  # of what was measured here
+
+    def include(
+        self, network: Network, meta: Params, one: Episodes, setting: Setting, pattern: str
+    ) -> None:
+        """Measures a pattern, unless it has been with as many steps."""
+        if len(self.times.get(pattern, ())) <= setting.steps:
+            laps = partial(evaluate.total_laps, network, meta, one, setting, pattern)
+            with node().exclusive() as alone:
+                self.timings[pattern] = repeated(laps, alone=alone)
+            self.times[pattern] = list(self.timings[pattern].ms)
+        if pattern not in self.mib:
+            with node().shared():
+                self.mib[pattern] = adapt_mib(network, meta, one, setting, pattern)
+
+    def with_spread(self, row: Score) -> Score:
+        """A row with the spread of its time; zero where that was measured in an earlier trial."""
+        if (time := self.timings.get(row.pattern)) is None:
+            return row
+        return replace(row, adapt_ms_p95=time.p95[row.step], adapt_ms_spread=time.spread)
+
+    def told(self, row: Score, device: torch.device) -> dict[str, Metric]:
+        """What is known of how a time was taken; nothing of one from an earlier trial."""
+        if (time := self.timings.get(row.pattern)) is None:
+            return {}
+        return {
+            "adapt_ms_p95": row.adapt_ms_p95,
+            "adapt_ms_spread": row.adapt_ms_spread,
+            "adapt_timing": time.verdict,
+            "timed_on": fingerprint(device).text(),
+        }
+
+
 def measure(
     network: Network,
     meta: Params,
@@ -124,21 +193,18 @@ def measure(
     setting: Setting,
     seed: int,
     accuracies: Accuracies,
-) -> tuple[list[Score], dict[str, Timed]]:
+    prices: Prices | None = None,
+) -> list[Score]:
     """The rows of what was scored, each pattern's time and memory measured on the first task.
 
-    Returns:
-        The rows, and what is known of each pattern's time; taken with the node's lease held.
+    What ``prices`` holds already is not measured again, and what is measured is put there.
     """
     one = next(at_size(sampler.fixed(seed, 1, 1), network.into[-1]))
-    patterns = dict.fromkeys(pattern for pattern, _ in accuracies)
-    laps = lambda p: evaluate.total_laps(network, meta, one, setting, p)  # noqa: E731
-    with node().shared():
-        mib = {p: adapt_mib(network, meta, one, setting, p) for p in patterns}
-    with node().exclusive() as alone:
-        times = {p: repeated(partial(laps, p), alone=alone) for p in patterns}
-        profile = profile_here(one.support.device)
+    prices = Prices({}, {}) if prices is None else prices
+    for pattern in dict.fromkeys(pattern for pattern, _ in accuracies):
+        prices.include(network, meta, one, setting, pattern)
     images = one.support.shape[1] * (1 + setting.views)
+    profile = profile_here(one.support.device)
 
     def predicted(pattern: str, step: int) -> float:
         return predict(
@@ -151,59 +217,8 @@ def measure(
             inductive=setting.inductive,
         )
 
-    medians = {p: time.ms for p, time in times.items()}
-    rows = evaluate.table(network, accuracies, medians, mib, predicted, setting, images)
-    return [_with_spread(row, times[row.pattern]) for row in rows], times
-
-
-def _with_spread(row: Score, time: Timed) -> Score:
-    return replace(row, adapt_ms_p95=time.p95[row.step], adapt_ms_spread=time.spread)
-
-
-def conclude(
-    network: Network,
-    meta: Params,
-    sampler: Sampler,
-    setting: Setting,
-    *,
-    seed: int,
-    tasks: int,
-    epsilon: float,
-    which: str,
-    trained: str,
-    by: str = "race",
-    price: Price = macs,
-) -> tuple[dict[str, Metric], list[Score], dict[str, object]]:
-    """The metrics every method reports, the table as far as the choice needed it, right answers.
-
-    Times are one task at a time on this device; a pattern is chosen by its ``price``, which is
-    multiply-accumulates here. Whether found by a ``race`` or from the whole ``table``, the chosen
-    pattern and the reference are scored on all tasks.
-    """
-    patterns = allowed(trained, which)
-    scored = scored_tasks(
-        network, meta, sampler, setting, seed=seed, tasks=tasks, patterns=patterns
-    )
-    costs = price(network, setting, sampler.shape, scored.keys)
-    if by == "race":
-        images = sampler.shape.ways * sampler.shape.queries
-        terms = Terms((trained, setting.steps), epsilon, images)
-        race(scored, costs, terms)
-    else:
-        complete(scored)
-    accuracies = scored.accuracies()
-    rows, times = measure(network, meta, sampler, setting, seed, accuracies)
-    cost = lambda row: costs[row.pattern, row.step]  # noqa: E731
-    chosen, full = choose(rows, epsilon, reference=trained, cost=cost)
-    metrics = metrics_of(network, meta, sampler, setting, seed, chosen, full)
-    best, reference = (chosen.pattern, chosen.step), (full.pattern, full.step)
-    metrics["quality_drop_worst"] = drop_in_hardest(accuracies[reference], accuracies[best])
-    images = sampler.shape.ways * sampler.shape.queries
-    answers = right_answers(accuracies, best, reference, images=images, seed=seed)
-    metrics["adapt_timing"] = times[chosen.pattern].verdict
-    metrics["timed_on"] = fingerprint(torch.device(sampler.device)).text()
-    predicted, measured = zip(*((row.predicted_ms, row.adapt_ms) for row in rows), strict=True)
-    return metrics | {"prediction_error": relative_error(predicted, measured)}, rows, answers
+    rows = evaluate.table(network, accuracies, prices.times, prices.mib, predicted, setting, images)
+    return [prices.with_spread(row) for row in rows]
 
 
 def metrics_of(
@@ -233,8 +248,6 @@ def metrics_of(
         "pattern": chosen.pattern,
         "inner_steps": chosen.step,
         "adapt_ms": chosen.adapt_ms,
-        "adapt_ms_p95": chosen.adapt_ms_p95,
-        "adapt_ms_spread": chosen.adapt_ms_spread,
         "adapt_speedup": full.adapt_ms / chosen.adapt_ms,
         "adapt_macs": chosen.adapt_macs,
         "adapt_mib": chosen.adapt_mib,
