@@ -251,7 +251,7 @@ def test_training_and_scoring_share_the_node_and_times_have_it_alone(method, dat
     assert held[0] == "shared"
     held.clear()
     one.finish()
-    assert held.count("exclusive") == 1
+    assert held.count("exclusive") >= 1
 
 
 def test_fresh_tasks_are_neither_those_of_the_search_nor_of_the_test(data):
