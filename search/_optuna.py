@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from search.constraints import Constraint
     from search.metrics import Direction
+    from search.warm import Observation
 
+ORIGIN = "observed in"  # the user attribute that marks another run's trial
 WAITING, RUNNING = TrialState.WAITING.name, TrialState.RUNNING.name
 
 
@@ -110,7 +112,37 @@ class Study:
     def propose(self, config: Mapping[str, Value]) -> None:
         """Queue a configuration to be handed out before anything is drawn."""
         drawn = {k: v for k, v in config.items() if not isinstance(self.space[k], Fixed)}
-        self._study.enqueue_trial(drawn, skip_if_exists=True)
+        queued = [t.system_attrs.get("fixed_params") for t in self._trials()]
+        if drawn not in queued:  # unlike skip_if_exists, which other runs' trials would count for
+            self._study.enqueue_trial(drawn)
+
+    def begun(self) -> bool:
+        """Tell whether a trial of this study's own was handed out."""
+        return any(
+            t.state != TrialState.WAITING and ORIGIN not in t.user_attrs for t in self._trials()
+        )
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Add what other runs observed, for the sampler to learn from; what is there stays once.
+
+        Raises:
+            ValueError: One of them has no finite number for an objective or a constraint.
+        """
+        known = {t.user_attrs.get(ORIGIN) for t in self._trials()}
+        for one in observations:
+            if one.origin in known:
+                continue
+            if problem := self.unusable(one.metrics):
+                raise ValueError(f"The trial {one.origin} cannot be observed: {problem}")
+            drawn = {k: v for k, v in one.config.items() if not isinstance(self.space[k], Fixed)}
+            trial = optuna.trial.create_trial(
+                params=drawn,
+                distributions={name: _distribution(self.space[name]) for name in drawn},
+                values=self._values(one.metrics),
+                user_attrs={**finite(dict(one.metrics)), ORIGIN: one.origin},
+                constraints={str(c): c.violation(one.metrics) for c in self.constraints},
+            )
+            self._study.add_trial(trial)
 
     def ask(self) -> Suggestion:
         """Draw the next trial."""
@@ -137,9 +169,7 @@ class Study:
         if problem := self.unusable(metrics):
             raise ValueError(f"Trial {number} cannot be recorded as complete: {problem}")
         self._describe(number, metrics)
-        point = losses(metrics, self.objectives) or ()
-        signs = [-1.0 if d == "max" else 1.0 for d in self.objectives.values()]
-        self._tell(number, TrialState.COMPLETE, [s * x for s, x in zip(signs, point, strict=True)])
+        self._tell(number, TrialState.COMPLETE, self._values(metrics))
 
     def prune(self, number: int, metrics: Mapping[str, object], reason: str) -> None:
         """Record a trial that was stopped early, with what it had reached."""
@@ -165,6 +195,11 @@ class Study:
             if not math.isfinite(value):
                 return f"the metric {name} is {value}, which is no finite number."
         return ""
+
+    def _values(self, metrics: Mapping[str, object]) -> list[float]:
+        point = losses(metrics, self.objectives) or ()
+        signs = [-1.0 if d == "max" else 1.0 for d in self.objectives.values()]
+        return [s * x for s, x in zip(signs, point, strict=True)]
 
     def _describe(self, number: int, metrics: Mapping[str, object]) -> None:
         trial, known = self._trial(number), self._trials()[number].constraints
@@ -212,6 +247,17 @@ class _NoLock(JournalFileOpenLock):
     @override
     def release(self) -> None:
         return None
+
+
+def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
+    """What ``_suggest`` makes Optuna note down for a domain that is drawn."""
+    if isinstance(domain, Float):
+        return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Int):
+        return optuna.distributions.IntDistribution(domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Choice):
+        return optuna.distributions.CategoricalDistribution(domain.options)
+    raise TypeError(f"{domain.text()} is not drawn.")
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:

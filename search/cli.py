@@ -16,7 +16,9 @@ from search.options import (
     FOLDER,
     InOrder,
     address_option,
+    from_option,
     json_option,
+    rename_option,
     set_option,
     version_option,
 )
@@ -52,7 +54,9 @@ def cli(*, debug: bool) -> None:
 )
 @address_option
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Instead of the file's.")
-def sweep(
+@from_option
+@rename_option
+def sweep(  # noqa: PLR0913 - one argument for each word of the command
     *,
     file: Path | None,
     overrides: tuple[str, ...],
@@ -60,6 +64,8 @@ def sweep(
     storage: Path | None,
     address: str | None,
     trials: int | None,
+    earlier: tuple[Path, ...],
+    renames: tuple[str, ...],
 ) -> None:
     """Run a sweep; without FILE.yaml the quickstart."""
     from search.config import check_name, load_sweep
@@ -68,9 +74,12 @@ def sweep(
     config = load_sweep(file, (*overrides, *budget))
     if name is not None:
         check_name(name)
+    from search.warm import WarmStart
+
+    start = WarmStart.read(earlier, renames)
     from search.sweep import run_sweep
 
-    _done(run_sweep(config, name=name, storage=storage, address=address))
+    _done(run_sweep(config, name=name, storage=storage, address=address, earlier=start))
 
 
 @cli.command()

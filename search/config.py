@@ -23,6 +23,7 @@ from search.entries import write_entry
 from search.errors import UserError, raise_problems
 from search.metrics import Direction  # noqa: TC001 - pydantic reads it
 from search.overrides import apply_overrides, resolve_paths
+from search.proposals import check_points
 from spaces._domains import Domain, Fixed, Space, Value
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -138,6 +139,8 @@ class SweepConfig(_Section):
         objectives: Metric -> direction.
         constraints: Bounds that a trial must keep to be feasible.
         seed: Of the sampler and of every trial.
+        points: Configurations tried before anything is drawn, in their order; what one leaves out
+            has the method's default, brought into the space.
         storage: Directory, or address with ``://``, under which run directories are made.
         name: Of the run; None: made from the method, the data and the time.
     """
@@ -152,6 +155,7 @@ class SweepConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     seed: int = Field(default=0, ge=0)
+    points: tuple[Mapping[str, Value], ...] = ()
     storage: str = "runs"
     name: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
 
@@ -216,6 +220,8 @@ def parse_sweep(document: Document, source: str, *, settings: bool = True) -> Sw
         UserError: Everything that is wrong with it, at once.
     """
     config, problems = checks.check(document, SweepConfig, settings=settings)
+    if config is not None and settings:
+        problems += check_points(document, config)
     raise_problems(source, [*document.problems, *problems])
     if config is None:
         raise AssertionError("a file without problems has a configuration")

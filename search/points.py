@@ -46,6 +46,21 @@ def first_point(space: Space, defaults: Mapping[str, Value]) -> dict[str, Value]
     return _point(space, defaults, {})
 
 
+def filled(
+    space: Space, defaults: Mapping[str, Value], wanted: Mapping[str, Value]
+) -> dict[str, Value]:
+    """Return a point with what it leaves out: the defaults, each brought into the space.
+
+    What hangs on a condition that the point does not meet is left out.
+
+    Example:
+        >>> space = {"width": Int(8, 32, why="small"), "loss": Choice(("kl", "mse"), why="both")}
+        >>> filled(space, {"width": 64, "loss": "kl"}, {"loss": "mse"})
+        {'width': 32, 'loss': 'mse'}
+    """
+    return _point(space, defaults, wanted)
+
+
 def corners(space: Space, defaults: Mapping[str, Value]) -> Iterator[Corner]:
     """Yield the first point, then points at the limits of the space, none twice.
 

@@ -9,6 +9,7 @@ from search import registry
 from search.entries import samples
 from search.errors import UserError
 from search.points import corners
+from search.proposals import completed
 from spaces._domains import spell
 from trainables._data import Dataset, check_shape, load
 
@@ -58,6 +59,11 @@ def check_networks(config: SweepConfig, data: Dataset) -> None:
                 f"The space has more than the images allow. With {values}: {error} Narrow the "
                 "space."
             ) from error
+    for index, point in enumerate(config.points):
+        try:
+            check_network(config, completed(space, defaults, point), data)
+        except UserError as error:
+            raise UserError(f"points[{index}] of the sweep file: {error}") from error
 
 
 def check_network(config: SweepConfig, settings: Mapping[str, Value], data: Dataset) -> None:

@@ -5,6 +5,7 @@
     RUN/sweep.yaml            the resolved sweep file
     RUN/run.json              name, method, versions, data fingerprint, study name, sessions
     RUN/study.journal         the Optuna journal; the driver is its only writer
+    RUN/warm_start.json       what earlier runs observed, told to the study before its first trial
     RUN/trials/<id>/          result.json, table.json, student/, checkpoint.json, error.txt
     RUN/ray/<session>/        Tune's files, one directory for each driver session
     RUN/tensorboard/          one subdirectory for each trial, HParams at the root

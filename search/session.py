@@ -21,9 +21,11 @@ from search.errors import FailedError, UserError
 from search.figures import front_png
 from search.points import first_point
 from search.progress import Progress, counted, duration
+from search.proposals import completed
 from search.recorder import Recorder
 from search.results import box_of, load_results
 from search.rundir import FINISHED, RunDir, now
+from search.warm import Observation, read_warm_start
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape, score_on_test_classes
 from trainables._ray import Chunks, TrialSettings
@@ -75,12 +77,23 @@ class Session:
     def __enter__(self) -> Self:
         """Bring study and files together, and propose where to start."""
         self.left = self.recorder.reconcile()
-        if not self.study.states():
-            self.study.propose(first_point(self.space, registry.defaults(self.config.method)))
+        if not self.study.begun():
+            self._seed()
             self.board.text("sweep", f"```yaml\n{self.run.sweep_file.read_text('utf-8')}```")
             rows = [f"| {k} | {v} |" for k, v in self.info["versions"].items()]
             self.board.text("versions", "\n".join(["| what | version |", "|---|---|", *rows]))
         return self
+
+    def _seed(self) -> None:
+        """Tell the study of other runs' trials and queue where to start; a kill repeats it."""
+        earlier = read_warm_start(self.run)
+        self.study.observe([Observation(**trial) for trial in earlier["trials"]])
+        for line in earlier["report"]:
+            self.progress.say(line)
+        defaults = registry.defaults(self.config.method)
+        for point in self.config.points:
+            self.study.propose(completed(self.space, defaults, point))
+        self.study.propose(first_point(self.space, defaults))
 
     def __exit__(self, *_: object) -> None:
         self.progress.close()
