@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 from typing_extensions import override
 
+from search.errors import OUT_OF_MEMORY
 from search.pareto import losses
 from search.rundir import finite
 from spaces._domains import Choice, Domain, Fixed, Float, Int, Space, Value, active
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from search.warm import Observation
 
 ORIGIN = "observed in"  # the user attribute that marks another run's trial
+MEMORY_CONSTRAINT = "fits in memory"
+
 WAITING, RUNNING = TrialState.WAITING.name, TrialState.RUNNING.name
 
 
@@ -180,10 +183,20 @@ class Study:
     def fail(
         self, number: int, failure: Mapping[str, object], metrics: Mapping[str, object]
     ) -> None:
-        """Record a trial that failed, with kind and reason."""
+        """Record a trial that failed, with kind and reason.
+
+        One that ran out of memory broke a constraint that nobody wrote down; the sampler knows
+        nothing of FAIL trials, so it is told as a PRUNED one that is infeasible.
+        """
         self._describe(number, metrics)
-        self._trial(number).set_user_attr("failure", finite(dict(failure)))
-        self._tell(number, TrialState.FAIL, None)
+        trial = self._trial(number)
+        trial.set_user_attr("failure", finite(dict(failure)))
+        if failure.get("kind") != OUT_OF_MEMORY:
+            self._tell(number, TrialState.FAIL, None)
+            return
+        if MEMORY_CONSTRAINT not in self._trials()[number].constraints:
+            trial.set_constraint(MEMORY_CONSTRAINT, 1.0)
+        self._tell(number, TrialState.PRUNED, None)
 
     def unusable(self, metrics: Mapping[str, object]) -> str:
         """Say why metrics cannot be told as complete; an empty string where they can."""

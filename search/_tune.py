@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 from typing_extensions import override
 
 from search._schedulers import ParetoHalving
+from search.errors import OUT_OF_MEMORY
 from search.rundir import FINISHED, tune_name
 from trainables._ray import LearnerTrainable
 
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from trainables._ray import TrialSettings
 
 RESTARTS = 2  # of a trial whose process dies (out of memory, node lost); our default
+_SIGNS = {
+    OUT_OF_MEMORY: ("outofmemory", "memory running low"),
+    "node lost": ("node died", "node has died", "nodediederror", "marked dead", "node failure"),
+}
 _TUNES_OWN = {*AUTO_RESULT_KEYS, TRIAL_ID, DONE, SHOULD_CHECKPOINT}
 
 
@@ -183,6 +188,14 @@ class Reporter(Callback):
             self._guarded(self.recorder.finish, trial.config["id"])
 
     @override
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Have a trial whose process ran out of memory go on with fewer tasks at a time."""
+        if died(_error_text(trial))[0] == OUT_OF_MEMORY:
+            trial.config["halvings"] = trial.config.get("halvings", 0) + 1
+
+    @override
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
@@ -222,8 +235,10 @@ def died(text: str) -> tuple[str, str]:
         'process died'
     """
     lowered = text.lower()
-    memory = "outofmemory" in lowered or "memory running low" in lowered
-    kind = "out of memory" if memory else "process died"
+    kind = next(
+        (kind for kind, words in _SIGNS.items() if any(word in lowered for word in words)),
+        "process died",
+    )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = next((line for line in lines if "died" in line or "Error" in line), "")
     return kind, reason[:300] or "its process ended without a word"

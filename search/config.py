@@ -73,12 +73,14 @@ class BudgetConfig(_Section):
         iterations: Meta-iterations per trial.
         hours: Wall-clock hours of the whole sweep; None: no limit.
         gpu_hours: Hours times GPUs held by trials; None: no limit.
+        trial_hours: Hours of a single trial, which fails then; None: no limit.
     """
 
     trials: _Count = 32
     iterations: _Count = 2000
     hours: _Hours | None = None
     gpu_hours: _Hours | None = None
+    trial_hours: _Hours | None = None
 
 
 class ResourcesConfig(_Section):

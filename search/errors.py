@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+OUT_OF_MEMORY = "out of memory"
+"""The kind of failure that a sampler learns from."""
+
+
 class UserError(Exception):
     """The user's input was wrong; the message is what they are shown, exit code 2."""
 

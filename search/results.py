@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,9 @@ class RunResults:
                  ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}  # fmt: skip
         words = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed",
                  "RUNNING": "not finished" if self.driven else "interrupted"}  # fmt: skip
+        kinds = Counter(t["failure"]["kind"] for t in self.trials if t["state"] == "FAIL")
+        of_kind = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+        words["FAIL"] += f" ({of_kind})"
         states = ", ".join(f"{n} {words[s]}" for s, n in count.items() if n)
         cost = sum(t["cost_s"] for t in self.trials)
         volume = self.hypervolume()

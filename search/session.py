@@ -198,12 +198,14 @@ class Session:
 
     def _settings(self) -> TrialSettings:
         evaluation, threads = self.config.evaluation, max(1, int(self.config.resources.cpu))
+        limit = self.config.budget.trial_hours
         return TrialSettings(
             registry.learner(self.config.method),
             self.shape,
             run_settings(self.config),
             threads,
             Chunks(reports=evaluation.reports),
+            None if limit is None else limit * 3600,
         )
 
     def conclude(self) -> None:

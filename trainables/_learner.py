@@ -52,6 +52,7 @@ class RunSettings:
     device: str = "cpu"
     validation_tasks: int = 200
     quick_tasks: int = 50  # of these, how many a report during training uses
+    halvings: int = 0  # of the tasks that go together, for a trial that ran out of memory before
 
 
 class Learner(ABC):

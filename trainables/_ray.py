@@ -16,7 +16,7 @@ import json
 import math
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +25,7 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from typing_extensions import override
 
+from trainables._core.parallel import out_of_memory
 from trainables._core.student import content_of
 from trainables._learner import DivergedError
 
@@ -38,6 +39,12 @@ STATE, DIGEST, STUDENT = "state.pt", "digest.json", "student"
 
 class CheckpointError(ValueError):
     """A checkpoint is torn, or belongs to something else; it is named."""
+
+
+class TimeLimitError(RuntimeError):
+    """A trial has used up the time it may take."""
+
+    kind = "time limit"
 
 
 class DataHandle(Protocol):
@@ -85,6 +92,7 @@ class TrialSettings:
         run: Meta-iterations, seed, device, numbers of tasks.
         threads: CPU threads of one trial; fixed, so that neighbours do not change its numbers.
         chunks: How often it reports and saves.
+        limit_s: Seconds after which a trial is given up; None: no limit.
     """
 
     learner: type[Learner]
@@ -92,6 +100,7 @@ class TrialSettings:
     run: RunSettings
     threads: int = 1
     chunks: Chunks = Chunks()
+    limit_s: float | None = None
 
     def identity(self, config: Mapping[str, Value], fingerprint: str) -> str:
         """Digest of all that decides a trial's result; a checkpoint fits only its own.
@@ -109,7 +118,8 @@ class LearnerTrainable(tune.Trainable):
     """One trial; the actor is reused for the next, and keeps the data open.
 
     The configuration Tune hands over is ``{"id", "config", "restore"}``: the trial's number, its
-    dotted parameters, and checkpoints to start from, newest first.
+    dotted parameters, and checkpoints to start from, newest first; and ``"halvings"`` where a
+    process of this trial ran out of memory: it goes on with half as many tasks at a time.
     """
 
     _learner: Learner | None
@@ -141,6 +151,7 @@ class LearnerTrainable(tune.Trainable):
         """Advance by one chunk; a failure is a result with its kind and reason."""
         began = time.perf_counter()
         try:
+            self._check_time()
             result = self._finish() if self._trained else self._advance(began)
         except Exception as error:  # noqa: BLE001 - reported as the trial's failure
             self._release()  # its memory is free for the next trial
@@ -186,6 +197,10 @@ class LearnerTrainable(tune.Trainable):
         self._summed = 0
         self._cheap: dict[str, float] = {}
         self._notes: list[str] = []
+        self._run = replace(self._settings.run, halvings=int(config.get("halvings", 0)))
+        if self._run.halvings:
+            share = f"1/{2**self._run.halvings} of the tasks at a time"
+            self._notes.append(f"ran out of memory; went on with {share}")
         self._saved_at = time.perf_counter()
         self._restore_from(config.get("restore") or [])
 
@@ -216,12 +231,21 @@ class LearnerTrainable(tune.Trainable):
             self._cheap = settings.learner.cheap(
                 self._config, channels=data.channels, size=data.size, ways=settings.shape.ways
             )
-            learner = settings.learner(self._config, data, settings.shape, settings.run)
+            learner = settings.learner(self._config, data, settings.shape, self._run)
             if self._state is not None:
                 learner.load_state_dict(self._state["learner"])
                 self._state = None
             self._learner = learner
         return self._learner
+
+    def _check_time(self) -> None:
+        limit = self._settings.limit_s
+        if limit is not None and self._cost_s > limit:
+            raise TimeLimitError(
+                f"{self._cost_s:.0f} s at meta-iteration {self._iteration_done} of "
+                f"{self._settings.run.iterations}, of the {limit:.0f} s that a trial may take "
+                "(budget.trial_hours)"
+            )
 
     def _advance(self, began: float) -> dict[str, Any]:
         learner = self._ready()
@@ -263,16 +287,14 @@ class LearnerTrainable(tune.Trainable):
 
 def failure_of(error: BaseException, iteration: int) -> dict[str, Any]:
     """Say what kind of failure an exception is, in one line, with the traceback beside it."""
-    kind = "error"
-    if isinstance(error, DivergedError):
-        kind = "diverged"
-    elif isinstance(error, MemoryError | torch.OutOfMemoryError):
+    kind = getattr(error, "kind", "")  # errors of ours say themselves what they are
+    name = "" if kind else type(error).__name__
+    if isinstance(error, MemoryError) or out_of_memory(error):
         kind = "out of memory"
     first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    name = "" if isinstance(error, DivergedError) else type(error).__name__
     reason = ": ".join(part for part in (name, first) if part)
     trace = "".join(traceback.format_exception(error))
-    return {"kind": kind, "reason": reason, "iteration": iteration, "traceback": trace}
+    return {"kind": kind or "error", "reason": reason, "iteration": iteration, "traceback": trace}
 
 
 def write_digest(folder: Path, identity: str) -> None:

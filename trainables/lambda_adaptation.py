@@ -69,7 +69,9 @@ class LambdaAdaptation(Learner):
         if self.given:
             self.rig = rig_of_checkpoint(self.config, data, shape, run)
         else:
-            self.rig = student_rig(self.config, data, shape, seed=run.seed, device=run.device)
+            self.rig = student_rig(
+                self.config, data, shape, seed=run.seed, device=run.device, halvings=run.halvings
+            )
         self.outer = MetaOptimiser(self.rig.meta, self.config.outer_rate, run.iterations)
 
     @override
@@ -176,6 +178,7 @@ def rig_of_checkpoint(
         shape,
         seed=run.seed,
         device=run.device,
+        halvings=run.halvings,
     )
     rig.meta = {n: p.to(run.device) for n, p in student.params.items()}
     return rig

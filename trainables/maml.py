@@ -51,7 +51,9 @@ class Maml(Learner):
     ) -> None:
         self.config = parse_config(type(self), config)
         self.run = run
-        self.rig = student_rig(self.config, data, shape, seed=run.seed, device=run.device)
+        self.rig = student_rig(
+            self.config, data, shape, seed=run.seed, device=run.device, halvings=run.halvings
+        )
         self.outer = MetaOptimiser(self.rig.meta, self.config.outer_rate, run.iterations)
 
     @override

@@ -127,6 +127,7 @@ class MetaDistillation(Learner):
                 shape,
                 seed=run.seed,
                 device=run.device,
+                halvings=run.halvings,
                 iterations=teacher_iterations(settings, run),
             )
         else:
@@ -134,7 +135,9 @@ class MetaDistillation(Learner):
         if settings.baseline == "oracle" and self.teacher is not None:
             self.rig, self.outer = self.teacher.rig, self.teacher.outer
         else:
-            self.rig = student_rig(settings, data, shape, seed=run.seed, device=run.device)
+            self.rig = student_rig(
+                settings, data, shape, seed=run.seed, device=run.device, halvings=run.halvings
+            )
             self.outer = MetaOptimiser(self.rig.meta, settings.outer_rate, run.iterations)
             self.ahead = head_start(settings, run)
 

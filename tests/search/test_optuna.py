@@ -151,6 +151,28 @@ def test_a_stopped_trial_is_pruned_and_keeps_what_it_had(tmp_path: Path) -> None
     assert trial.user_attrs == {"accuracy": 0.4, "stopped": "stopped early"}
 
 
+def test_the_sampler_learns_what_does_not_fit_in_memory(tmp_path: Path) -> None:
+    """Larger is better until it does not fit: other failures leave the sampler knocking there."""
+    share = {}
+    for kind, state in (("out of memory", "PRUNED"), ("error", "FAIL")):
+        late: list[bool] = []
+        for seed in range(3):
+            place = tmp_path / kind / str(seed)
+            place.mkdir(parents=True)
+            study = make(place, constraints=(), objectives=AIM, startup=8, seed=seed)
+            for number in range(40):
+                width = int(study.ask().config["width"])
+                if width > 12:
+                    study.fail(number, {"kind": kind, "reason": "no room"}, {})
+                else:
+                    study.complete(number, {"accuracy": 0.5 + width / 100})
+                late += [width > 12] * (number >= 20)
+            fallen = [t for t in trials(study) if "failure" in t.user_attrs]
+            assert {t.state.name for t in fallen} == {state}
+        share[kind] = sum(late) / len(late)
+    assert share["out of memory"] < 0.7 * share["error"]
+
+
 def test_a_second_tell_is_an_error(tmp_path: Path) -> None:
     study = make(tmp_path)
     number = study.ask().number

@@ -161,7 +161,9 @@ def test_people_see_every_trial_and_why_one_failed(make: Any) -> None:
     assert "FAIL: diverged" in text
     assert "85.0 %" in text
     assert "1*" in text
-    assert "7 of 8 trials: 5 complete, 1 stopped early, 1 failed, 1 interrupted" in text
+    assert (
+        "7 of 8 trials: 5 complete, 1 stopped early, 1 failed (1 diverged), 1 interrupted" in text
+    )
     assert "* on the front: 3 of 4 feasible trials; hypervolume 0." in text
 
 

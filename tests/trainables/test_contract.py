@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,17 @@ def make(method, data, run=RUN, **more):
 
 def test_there_are_methods():
     assert len(METHODS) >= 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_after_running_out_of_memory_fewer_tasks_go_together(method, data, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    sizes = []
+    for halvings in (0, 1, 9):
+        one = make(method, data, run=replace(RUN, halvings=halvings), meta_batch=6)
+        rigs = [one.rig, one.teacher.rig] if getattr(one, "teacher", None) else [one.rig]
+        sizes.append({rig.chunks.size for rig in rigs})
+    assert sizes == [{6}, {3}, {1}]
 
 
 @pytest.mark.parametrize("method", METHODS)

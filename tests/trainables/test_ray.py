@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from tests import bundles, fakes
 from trainables._core.student import Student
+from trainables._data import DataError
 from trainables._learner import RunSettings, TaskShape
 from trainables._ray import (
     CheckpointError,
@@ -297,6 +298,43 @@ def test_a_failure_is_a_result_with_its_kind_and_reason(
     assert not row.get("should_checkpoint")
     assert trainable.reset(trial())
     assert run_to_end(trainable)[-1]["finished"], "the actor lives on"
+
+
+def test_a_trial_that_takes_too_long_fails_and_says_how_far_it_came(
+    make: Callable[..., Local],
+) -> None:
+    rows = run_to_end(make(settings=replace(SETTINGS, limit_s=0.0)))
+    failure = rows[-1]["failure"]
+    assert failure["kind"] == "time limit"
+    assert 0 < failure["iteration"] < SETTINGS.run.iterations
+    assert (
+        f"meta-iteration {failure['iteration']} of {SETTINGS.run.iterations}" in failure["reason"]
+    )
+    assert "budget.trial_hours" in failure["reason"]
+
+
+def test_data_that_cannot_be_read_is_told_from_other_failures(
+    make: Callable[..., Local], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: object) -> None:
+        raise DataError("The images of class 3 are gone.")
+
+    monkeypatch.setattr(Data, "open", gone)
+    (row,) = run_to_end(make())
+    assert row["failure"]["kind"] == "bad data"
+    assert row["failure"]["reason"] == "The images of class 3 are gone."
+
+
+def test_after_running_out_of_memory_a_trial_takes_fewer_tasks_at_a_time(
+    make: Callable[..., Local],
+) -> None:
+    trainable = make()
+    assert trainable.reset({**trial(), "halvings": 1})
+    row = trainable.train()
+    assert row["notes"] == ["ran out of memory; went on with 1/2 of the tasks at a time"]
+    learner: Any = trainable._learner
+    assert learner.run.halvings == 1
+    assert run_to_end(trainable)[-1]["finished"]
 
 
 def test_an_impossible_configuration_fails_its_trial_alone(make: Callable[..., Local]) -> None:

@@ -78,6 +78,7 @@ def build_teacher(
     *,
     seed: int,
     device: str,
+    halvings: int = 0,
     iterations: int,
 ) -> Teacher:
     """A fresh teacher; it reads the data's own size and shares norm, head and outer rate.
@@ -107,7 +108,15 @@ def build_teacher(
         ways=shape.ways,
     )
     rig = build(
-        network, settings.kind, settings.width, own, data, shape, seed=seed + 2, device=device
+        network,
+        settings.kind,
+        settings.width,
+        own,
+        data,
+        shape,
+        seed=seed + 2,
+        device=device,
+        halvings=halvings,
     )
     return Teacher(rig, MetaOptimiser(rig.meta, own.outer_rate, iterations))
 

@@ -41,6 +41,8 @@ def task_loss(z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 class DivergedError(ArithmeticError):
     """The loss of meta-training, or its gradient, is no finite number any more."""
 
+    kind = "diverged"
+
 
 class MetaOptimiser:
     """Adam over a set of meta-parameters, its rate falling as a half cosine over the run.

@@ -109,8 +109,12 @@ def build(
     *,
     seed: int,
     device: str,
+    halvings: int = 0,
 ) -> Rig:
-    """A fresh network with its samplers; weights and episodes follow from the seed alone."""
+    """A fresh network with its samplers; weights and episodes follow from the seed alone.
+
+    ``halvings`` of the tasks that go together: for a trial that ran out of memory before.
+    """
     weights = torch.Generator().manual_seed(seed)
     meta = {n: p.to(device) for n, p in network.init(weights).items()}
     return Rig(
@@ -125,7 +129,7 @@ def build(
         Sampler(data.train, data, shape, device),
         Sampler(data.validation, data, shape, device),
         torch.Generator().manual_seed(seed + 1),
-        Chunks(together(network, shape, config.meta_batch, device)),
+        Chunks(max(1, together(network, shape, config.meta_batch, device) >> halvings)),
     )
 
 
@@ -142,12 +146,28 @@ def together(network: Network, shape: TaskShape, tasks: int, device: str) -> int
 
 
 def student_rig(
-    config: MethodConfig, data: ImageData, shape: TaskShape, *, seed: int, device: str
+    config: MethodConfig,
+    data: ImageData,
+    shape: TaskShape,
+    *,
+    seed: int,
+    device: str,
+    halvings: int = 0,
 ) -> Rig:
     """The rig of a configuration's student."""
     c = config.student
     network = student_network(c, channels=data.channels, size=data.size, ways=shape.ways)
-    return build(network, "conv4", c.width, config, data, shape, seed=seed, device=device)
+    return build(
+        network,
+        "conv4",
+        c.width,
+        config,
+        data,
+        shape,
+        seed=seed,
+        device=device,
+        halvings=halvings,
+    )
 
 
 class Met(NamedTuple):

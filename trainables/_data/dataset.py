@@ -21,6 +21,8 @@ Index = npt.NDArray[np.int64]
 class DataError(ValueError):
     """The data cannot be used as asked; the message is a finished sentence for the user."""
 
+    kind = "bad data"
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
