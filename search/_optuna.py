@@ -20,9 +20,11 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
-from search.errors import OUT_OF_MEMORY
+from search.databases import JOURNAL, completed_url, unreachable
+from search.errors import OUT_OF_MEMORY, UserError
 from search.pareto import losses
 from search.rundir import finite
 from spaces._domains import Choice, Domain, Fixed, Float, Int, Space, Value, active
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 
     from search.constraints import Constraint
     from search.metrics import Direction
-    from search.warm import Observation
+    from search.points import Observation
 
+CONNECT_S = 10  # to reach a database; our default
 ORIGIN = "observed in"  # the user attribute that marks another run's trial
 MEMORY_CONSTRAINT = "fits in memory"
 
@@ -63,6 +66,8 @@ class Study:
 
     Attributes:
         journal: The journal file; made where there is none.
+        storage: ``journal``, or what names a database's URL; the URL itself is never kept.
+        fresh: Whether the study must not be there yet; a database may hold another run's.
         name: What ``study_name`` returned.
         space: What is drawn, in this order.
         objectives: Metric to direction.
@@ -78,22 +83,29 @@ class Study:
     constraints: Sequence[Constraint] = ()
     seed: int = 0
     startup: int = 10
+    storage: str = JOURNAL
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        _drop_torn_line(self.journal)
-        backend = JournalFileBackend(str(self.journal), lock_obj=_NoLock(str(self.journal)))
         directions: list[Literal["maximize", "minimize"]] = [
             "maximize" if d == "max" else "minimize" for d in self.objectives.values()
         ]
         self._live: dict[int, optuna.Trial] = {}
-        self._study = optuna.create_study(
-            study_name=self.name,
-            storage=JournalStorage(backend),
-            directions=directions,
-            sampler=self._sampler(0),
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                study_name=self.name,
+                storage=self._opened(),
+                directions=directions,
+                sampler=self._sampler(0),
+                load_if_exists=not self.fresh,
+            )
+        except optuna.exceptions.DuplicatedStudyError:
+            raise UserError(
+                f"The database (`study` in the sweep file) has a study {self.name} already: "
+                "another run writes to it. Give this run another --name."
+            ) from None
+        self.fresh = False
         with warnings.catch_warnings():  # experimental, and only names columns in other tools
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(self.objectives))
@@ -107,6 +119,13 @@ class Study:
         """Open the study again."""
         self.__dict__.update(state)
         self.__post_init__()
+
+    def _opened(self) -> optuna.storages.BaseStorage:
+        if self.storage != JOURNAL:
+            return open_database(self.storage)
+        _drop_torn_line(self.journal)
+        backend = JournalFileBackend(str(self.journal), lock_obj=_NoLock(str(self.journal)))
+        return JournalStorage(backend)
 
     def states(self) -> dict[int, str]:
         """Return the state of every trial by its number."""
@@ -248,6 +267,24 @@ class Study:
             if active(domain, drawn):
                 drawn[name] = _suggest(trial, name, domain)
         return drawn
+
+
+def open_database(reference: str) -> optuna.storages.BaseStorage:
+    """Open the database that holds studies; its tables are made where there are none.
+
+    Args:
+        reference: The value of ``study``, other than ``journal``.
+
+    Raises:
+        UserError: It cannot be reached or used; its address and password are not shown.
+    """
+    url = completed_url(reference)
+    timeout = {"connect_timeout": CONNECT_S} if url.startswith(("postgresql", "mysql")) else {}
+    engine = {"pool_pre_ping": True, "connect_args": timeout}
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=engine)
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
+        raise UserError(unreachable(reference, url, error)) from None
 
 
 class _NoLock(JournalFileOpenLock):

@@ -20,19 +20,23 @@ from ray.tune.result import AUTO_RESULT_KEYS, DONE, SHOULD_CHECKPOINT, TRIAL_ID
 from ray.tune.search import Searcher
 from typing_extensions import override
 
+from search._asha import asha
 from search._schedulers import ParetoHalving
 from search.errors import OUT_OF_MEMORY
 from search.rundir import FINISHED, tune_name
+from search.spending import used_up
 from trainables._ray import LearnerTrainable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ray.tune.experiment import Trial
+    from ray.tune.schedulers import TrialScheduler
 
     from search._cluster import SharedData
     from search.config import SweepConfig
     from search.recorder import Recorder
+    from search.refusal import Gate
     from trainables._ray import TrialSettings
 
 RESTARTS = 2  # of a trial whose process dies (out of memory, node lost); our default
@@ -50,10 +54,14 @@ class StudySearcher(Searcher):
         recorder: The run's; stays with the driver when this object is pickled.
         left: Trials to hand out again.
         over: Says why no more trials are to be started; empty while they are.
+        gate: Says which configurations are refused before they cost anything.
     """
 
-    def __init__(self, recorder: Recorder, left: list[int], over: Callable[[], str]) -> None:
+    def __init__(
+        self, recorder: Recorder, left: list[int], over: Callable[[], str], gate: Gate
+    ) -> None:
         super().__init__()
+        self._gate: Gate | None = gate
         self._recorder: Recorder | None = recorder
         self._over: Callable[[], str] | None = over
         self._left = deque(left)
@@ -62,15 +70,20 @@ class StudySearcher(Searcher):
     @override
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # as documented
         """Hand out a trial: its number, its configuration and what it can go on from."""
-        if self._recorder is None or self._over is None:
+        if self._recorder is None or self._over is None or self._gate is None:
             raise RuntimeError("This searcher was copied away from its driver and cannot ask.")
-        if self._over():
-            return str(Searcher.FINISHED)
-        study = self._recorder.study
-        suggestion = study.ask_again(self._left.popleft()) if self._left else study.ask()
-        restore = self._recorder.start(suggestion)
-        self.numbers[trial_id] = suggestion.number
-        return {"id": suggestion.number, "config": suggestion.config, "restore": restore}
+        while not (self._over() or self._gate.nothing_left()):
+            study = self._recorder.study
+            suggestion = study.ask_again(self._left.popleft()) if self._left else study.ask()
+            if suggestion.number not in self._recorder.records:  # it has not run yet
+                reason, known = self._gate.refuses(suggestion.config)
+                if reason:
+                    self._recorder.refuse(suggestion, known, reason)
+                    continue
+            restore = self._recorder.start(suggestion)
+            self.numbers[trial_id] = suggestion.number
+            return {"id": suggestion.number, "config": suggestion.config, "restore": restore}
+        return str(Searcher.FINISHED)
 
     @override
     def on_trial_complete(
@@ -91,26 +104,28 @@ class StudySearcher(Searcher):
     @override
     def __getstate__(self) -> dict[str, Any]:
         """Without the driver's own objects."""
-        return {**self.__dict__, "_recorder": None, "_over": None}
+        return {**self.__dict__, "_recorder": None, "_over": None, "_gate": None}
 
 
 @dataclass
 class Limits(Stopper):
-    """Ends a sweep: wall clock, GPU-hours, or nothing but the same failure.
+    """Ends a sweep: wall clock, hours of compute, a plateau, or nothing but the same failure.
 
     Attributes:
         recorder: The run's.
-        gpu: GPUs that one trial holds.
         hours: Left for this session; None: no limit.
+        cpu_hours: For the whole run; None: no limit.
         gpu_hours: For the whole run; None: no limit.
+        plateau: Says that the hypervolume stands still; empty while it does not.
         why: Why the sweep ends before its trials are done; empty while it does not.
         hopeless: Whether that is because every trial failed alike.
     """
 
     recorder: Recorder
-    gpu: float = 0.0
     hours: float | None = None
+    cpu_hours: float | None = None
     gpu_hours: float | None = None
+    plateau: Callable[[], str] = str
     why: str = ""
     hopeless: bool = False
     began: float = field(default_factory=time.monotonic)
@@ -118,7 +133,7 @@ class Limits(Stopper):
     def over(self) -> str:
         """Say why the sweep ends; remembers the first reason."""
         if not self.why:
-            self.why = self._spent() or self._doomed()
+            self.why = self._spent() or self.plateau() or self._doomed()
         return self.why
 
     @override
@@ -139,11 +154,11 @@ class Limits(Stopper):
     def _spent(self) -> str:
         if self.hours is not None and time.monotonic() - self.began > self.hours * 3600:
             return "the wall-clock budget (budget.hours) is used up"
-        if self.gpu_hours is not None and self.gpu:
-            used = sum(r.cost_s for r in self.recorder.records.values()) * self.gpu / 3600
-            if used >= self.gpu_hours:
-                return f"the budget of {self.gpu_hours:g} GPU-hours (budget.gpu_hours) is used up"
-        return ""
+        limits = (self.cpu_hours, self.gpu_hours)
+        if limits == (None, None):
+            return ""
+        seconds = sum(r.cost_s for r in self.recorder.records.values())
+        return used_up(seconds, self.recorder.held, limits)
 
     def _doomed(self) -> str:
         why = self.recorder.hopeless()
@@ -306,10 +321,12 @@ def trainable_of(
     return cast("type[tune.Trainable]", tune.with_resources(ready, wanted))
 
 
-def _scheduler(config: SweepConfig, reporter: Reporter) -> ParetoHalving | None:
+def _scheduler(config: SweepConfig, reporter: Reporter) -> TrialScheduler | None:
     early = config.early_stopping
     if not early.enabled:
         return None
+    if early.by == "asha":
+        return asha(config, reporter.recorder.of_state("COMPLETE", "PRUNED"))
     scheduler = ParetoHalving(
         config.budget.iterations,
         config.objectives,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from search import registry
 from search.constraints import Constraint, contradictions
+from search.databases import read_study
 from search.documents import Document, Place, kind
 from search.entries import read_entry, samples
 from search.errors import Problem, UserError, nearest, suggest
@@ -27,7 +28,7 @@ NAME_FORM = (
     "A name has up to 100 letters, digits, dots, dashes and underscores and starts with a letter "
     "or a digit"
 )
-_BY_HAND = ("space", "objectives", "constraints", "points")
+_BY_HAND = ("space", "objectives", "constraints", "points", "study")
 
 
 def check(
@@ -50,6 +51,7 @@ def check(
         "objectives": _objectives(document, problems),
         "constraints": _constraints(document, problems),
         "points": read_points(document, problems),
+        "study": read_study(document, problems),
     }
     values.update({key: parsed[key] for key in _BY_HAND if key in values})
     config: Schema | None = None

@@ -20,6 +20,7 @@ from search.options import (
     json_option,
     rename_option,
     set_option,
+    study_option,
     version_option,
 )
 from search.outlets import console, echo, end, tidy_stdout, write_json
@@ -54,6 +55,7 @@ def cli(*, debug: bool) -> None:
 )
 @address_option
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Instead of the file's.")
+@study_option
 @from_option
 @rename_option
 def sweep(  # noqa: PLR0913 - one argument for each word of the command
@@ -64,6 +66,7 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     storage: Path | None,
     address: str | None,
     trials: int | None,
+    study: str | None,
     earlier: tuple[Path, ...],
     renames: tuple[str, ...],
 ) -> None:
@@ -71,7 +74,8 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     from search.config import check_name, load_sweep
 
     budget = () if trials is None else (f"budget.trials={trials}",)
-    config = load_sweep(file, (*overrides, *budget))
+    place = () if study is None else (f"study={study}",)
+    config = load_sweep(file, (*overrides, *budget, *place))
     if name is not None:
         check_name(name)
     from search.warm import WarmStart

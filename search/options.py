@@ -57,6 +57,11 @@ rename_option = click.option(
     metavar="OLD=NEW",
     help="A parameter that has another name in the earlier runs; may be given again.",
 )
+study_option = click.option(
+    "--study",
+    metavar="URL",
+    help="A database for the study; a password in it as ${NAME}, from the environment.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search.entries import samples
 from spaces._domains import Choice, Domain, Fixed, Int, Space, Value, active
@@ -33,6 +33,15 @@ class Corner:
 
     settings: dict[str, Value]
     moved: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A finished trial of another run: where it is from, and what it found with which settings."""
+
+    origin: str
+    config: dict[str, Value]
+    metrics: dict[str, Any]
 
 
 def first_point(space: Space, defaults: Mapping[str, Value]) -> dict[str, Value]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search import registry
+from search.databases import JOURNAL
 from search.entries import samples
 from search.errors import UserError
 from search.points import corners
@@ -92,6 +93,18 @@ def checkpoints(config: SweepConfig) -> dict[str, str]:
     from trainables._core.student import content_of  # noqa: PLC0415 - most sweeps have none
 
     return {folder: content_of(Path(folder).expanduser()) for folder in folders}
+
+
+def check_study(config: SweepConfig) -> None:
+    """Reach the database of the study, where it is not the journal; imports Optuna then.
+
+    Raises:
+        UserError: It cannot be reached or used.
+    """
+    if config.study != JOURNAL:
+        from search._optuna import open_database  # noqa: PLC0415 - most sweeps have none
+
+        open_database(config.study)
 
 
 def check_gpu(config: SweepConfig) -> None:

@@ -19,19 +19,24 @@ from search._optuna import Study, study_name
 from search._tensorboard import BoardWriter
 from search.errors import FailedError, UserError
 from search.figures import front_png
-from search.points import first_point
+from search.plateau import Plateau
+from search.points import Observation, first_point
 from search.progress import Progress, counted, duration
 from search.proposals import completed
 from search.recorder import Recorder
+from search.refusal import Gate
 from search.results import box_of, load_results
 from search.rundir import FINISHED, RunDir, now
-from search.warm import Observation, read_warm_start
+from search.warm import read_warm_start
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape, score_on_test_classes
 from trainables._ray import Chunks, TrialSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from search.config import SweepConfig
+    from spaces._domains import Value
     from trainables._data import Dataset
 
 STARTUP_SHARE, LEAST_STARTUP, MOST_STARTUP = 4, 4, 10  # random trials: a quarter; our default
@@ -59,11 +64,12 @@ class Session:
         self.sessions: list[dict[str, Any]] = list(self.info["sessions"])
         self.used_s = sum(self._seconds(session) for session in self.sessions)
         self.space = config.resolved_space()
-        self._name_study()
+        fresh = self._name_study()
         self.shape = TaskShape(config.data.ways, config.data.shots, config.data.queries)
         self.study = Study(
             run.journal, self.info["study"], self.space, config.objectives, config.constraints,
             seed=config.seed,
+            storage=config.study, fresh=fresh,
             startup=min(MOST_STARTUP, max(LEAST_STARTUP, config.budget.trials // STARTUP_SHARE)),
         )  # fmt: skip
         self.progress = Progress(
@@ -72,7 +78,31 @@ class Session:
         self.left: list[int] = []
         self.ran = False
         self.board = BoardWriter(run.tensorboard, self.space, list(config.objectives))
-        self.recorder = Recorder(run, self.study, (self.progress, self.board))
+        self.recorder = self._recorder()
+
+    def _recorder(self) -> Recorder:
+        """Make the recorder, with all who watch; they know the trials of earlier sessions."""
+        config, resources = self.config, self.config.resources
+        recorder = Recorder(
+            self.run, self.study, (self.progress, self.board), (resources.cpu, resources.gpu)
+        )
+        ended = sorted(recorder.of_state(*FINISHED), key=lambda r: (r.ended, r.id))
+        self.gate = Gate(self._cheap, config.objectives, config.constraints, ended)
+        recorder.observers += (self.gate,)
+        self.plateau: Plateau | None = None
+        if rule := config.budget.plateau:
+            box = self.info.get("hypervolume_box")
+            self.plateau = Plateau(
+                rule.trials, rule.gain, config.objectives, config.constraints, box, ended
+            )
+            recorder.observers += (self.plateau,)
+        return recorder
+
+    def _cheap(self, settings: Mapping[str, Value]) -> dict[str, float]:
+        """Return what is known of a configuration before training."""
+        data, ways = self.dataset, self.config.data.ways
+        learner = registry.learner(self.config.method)
+        return learner.cheap(settings, channels=data.channels, size=data.size, ways=ways)
 
     def __enter__(self) -> Self:
         """Bring study and files together, and propose where to start."""
@@ -115,8 +145,14 @@ class Session:
         resources = self.config.resources
         _cluster.check_room(resources.cpu, resources.gpu)
         slots = _cluster.slots(resources.cpu, resources.gpu, resources.concurrent)
-        hours, spent = self._hours_left(), self.config.budget.gpu_hours
-        limits = _tune.Limits(self.recorder, gpu=resources.gpu, hours=hours, gpu_hours=spent)
+        budget = self.config.budget
+        limits = _tune.Limits(
+            self.recorder,
+            hours=self._hours_left(),
+            cpu_hours=budget.cpu_hours,
+            gpu_hours=budget.gpu_hours,
+            plateau=self.plateau.stands_still if self.plateau is not None else str,
+        )
         self.ran = True
         self.sessions.append({"started": now(), "process": os.getpid()})
         self.run.write_info(sessions=self.sessions)
@@ -128,7 +164,7 @@ class Session:
                 self.config,
                 _tune.trainable_of(self.config, self._settings(), data),
                 _tune.Steering(
-                    _tune.StudySearcher(self.recorder, self.left, limits.over),
+                    _tune.StudySearcher(self.recorder, self.left, limits.over, self.gate),
                     _tune.Reporter(self.recorder, self.progress.tick),
                     limits,
                 ),
@@ -146,6 +182,8 @@ class Session:
             for number in self.recorder.reconcile():
                 if number in self.recorder.records:
                     self.recorder.cut(number, limits.why)
+        if self.missing and not limits.why and (nothing := self.gate.nothing_left()):
+            limits.why, limits.hopeless = nothing, not self.recorder.of_state("COMPLETE")
         ended = limits.why or ("interrupted" if self.missing else "done")
         self.sessions[-1] |= {
             "ended": now(),
@@ -183,18 +221,20 @@ class Session:
         return hours - used / 3600
 
     def _seconds(self, session: dict[str, Any]) -> float:
-        """What a session took; one that was killed ends with its last word in the journal."""
+        """What a session took; one that was killed ends with its last word in a file."""
         if "seconds" in session:
             return float(session["seconds"])
         started = datetime.fromisoformat(session["started"]).timestamp()
-        return max(0.0, self.run.journal.stat().st_mtime - started)
+        return max(0.0, self.run.last_word() - started)
 
-    def _name_study(self) -> None:
-        """Name a new run's study by its content."""
-        if "study" not in self.info:
-            contents = [self.info["data"]["fingerprint"], *self.info["checkpoints"].values()]
-            name = study_name(self.info["name"], self.space, self.config.objectives, contents)
-            self.info = self.run.write_info(study=name)
+    def _name_study(self) -> bool:
+        """Name a new run's study by its content, and tell whether it is new."""
+        if "study" in self.info:
+            return False
+        contents = [self.info["data"]["fingerprint"], *self.info["checkpoints"].values()]
+        name = study_name(self.info["name"], self.space, self.config.objectives, contents)
+        self.info = self.run.write_info(study=name)
+        return True
 
     def _settings(self) -> TrialSettings:
         evaluation, threads = self.config.evaluation, max(1, int(self.config.resources.cpu))

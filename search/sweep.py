@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.errors import UserError
-from search.preflight import check_gpu, check_networks, checkpoints, load_data
+from search.preflight import check_gpu, check_networks, check_study, checkpoints, load_data
 from search.rundir import FINISHED, RunDir, now
 from search.warm import NO_WARM_START, WarmStart, gather, write_warm_start
 
@@ -50,9 +50,9 @@ def run_sweep(
         The run directory.
 
     Raises:
-        UserError: The name is taken, the storage cannot be used, a network in the space does not
-            fit the images, trials ask for a GPU that this machine lacks, or no trial of an earlier
-            run can be taken.
+        UserError: The name is taken, storage or database cannot be used, a network in the
+            space does not fit the images, trials ask for a GPU that this machine lacks, or no
+            trial of an earlier run can be taken.
         DataError: The data is missing, or cannot fill the tasks.
         SweepFailedError: The first trials all failed in the same way.
     """
@@ -61,6 +61,7 @@ def run_sweep(
     if "://" in place:
         raise UserError(f"Runs are kept in a directory; {place} is an address. Mount it first.")
     name = name or config.name or _default_name(config)
+    check_study(config)
     if address is None:
         check_gpu(config)
     dataset = load_data(config)
@@ -159,6 +160,7 @@ def _go_on(run: RunDir, more: int, address: str | None) -> Path:
     began = time.monotonic()
     with run.driving():
         config = load_sweep(run.sweep_file, settings=False)
+        check_study(config)
         dataset = load_data(config)
         _check_unchanged(run, config, dataset)
         if more:

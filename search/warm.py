@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from search import registry
 from search.errors import UserError, suggest
+from search.points import Observation
 from search.progress import counted
 from search.proposals import as_drawn
 from search.results import load_results
@@ -36,15 +37,6 @@ if TYPE_CHECKING:
 FILE = "warm_start.json"
 _STATES = {"PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "not finished",
            "REFUSED": "refused before training"}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A finished trial of another run: where it is from, and what it found with which settings."""
-
-    origin: str
-    config: dict[str, Value]
-    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,14 @@ from tests import fakes
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEFAULTS = {"student.width": 64, "rate": 0.1, "teacher.kind": "none", "teacher.width": 32}
+    from spaces._domains import Value
+
+DEFAULTS: dict[str, Value] = {
+    "student.width": 64,
+    "rate": 0.1,
+    "teacher.kind": "none",
+    "teacher.width": 32,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +79,8 @@ def test_all_wrong_points_are_told_at_once(tmp_path: Path):
         load(tmp_path, "[{student.width: 64}, {rate: 7}]")
 
 
-def test_a_point_that_the_methods_settings_refuse(tmp_path: Path):
+def test_a_point_that_the_methods_settings_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()  # the method ``fake`` refuses nothing
     file = tmp_path / "sweep.yaml"
     file.write_text(
         "method: meta_distillation\nspace: {baseline: fixed_teacher}\n"

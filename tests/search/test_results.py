@@ -75,7 +75,7 @@ def test_the_front_is_feasible_complete_and_not_dominated(make: Any) -> None:
 def test_the_document_has_the_contracts_keys_and_every_metric(make: Any) -> None:
     document = json.loads(json.dumps(make(TRIALS).to_json(), allow_nan=False))
     assert list(document) == [
-        "run", "method", "objectives", "constraints", "hypervolume", "trials", "front",
+        "run", "method", "objectives", "constraints", "hypervolume", "spending", "trials", "front",
     ]  # fmt: skip
     assert document["constraints"] == ["quality_drop <= 0.02"]
     assert document["front"] == [0, 1, 7]

@@ -11,14 +11,17 @@ from search._optuna import Study
 from search.config import SweepConfig, dump_sweep
 from search.constraints import Constraint
 from search.errors import UserError
+from search.points import Observation
 from search.results import load_results
 from search.rundir import RunDir
-from search.warm import Observation, WarmStart, gather, read_warm_start, write_warm_start
+from search.warm import WarmStart, gather, read_warm_start, write_warm_start
 from spaces._domains import Choice, Fixed, Float, Int
 from tests import fakes
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from spaces._domains import Domain
 
 MARK = "abc" * 20
 FOUND = {"accuracy": 0.8, "student_params": 900, "adapt_ms": 2.0}
@@ -167,8 +170,11 @@ def test_what_was_taken_lies_in_the_new_run(tmp_path: Path) -> None:
 
 def study(tmp_path: Path, **changes: Any) -> Study:
     bound = (Constraint.parse("adapt_ms <= 4"),)
-    space = {"rate": Float(0.001, 1.0, log=True, why="r"), "loss": Choice(("kl", "no"), why="l"),
-             "order": Fixed("first", why="f")}  # fmt: skip
+    space: dict[str, Domain] = {
+        "rate": Float(0.001, 1.0, log=True, why="r"),
+        "loss": Choice(("kl", "no"), why="l"),
+        "order": Fixed("first", why="f"),
+    }
     aims: Any = {"accuracy": "max", "student_params": "min"}
     return Study(tmp_path / "study.journal", "mine", space, aims, bound, **changes)
 
