@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "meta_training": "meta_training --rounds 3",
     "roofline": "roofline",
     "prediction": "prediction",
+    "precision": "precision",
     "pattern_choice": "pattern_choice",
     "omniglot_maml": "omniglot_maml --threads 1 --iterations 3000",
     "head_prototype": HEADS.format("prototype"),

@@ -191,7 +191,7 @@ def images_first(images: torch.Tensor) -> torch.Tensor:
 def _ours(network: Network) -> list[str]:
     """The project's names in the order of the module's parameters."""
     return [
-        *(n for layer in network.body for n in network.names(layer.name)),
+        *(n for layer in network.body for n in layer.names),
         "head.weight",
         "head.bias",
     ]

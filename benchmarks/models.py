@@ -37,6 +37,7 @@ class Recipe:
     inner_steps: int = 5
     order: str = "first"
     seed: int = 0
+    precision: str = "highest"
 
     @property
     def name(self) -> str:
@@ -53,6 +54,7 @@ class Recipe:
                 "order": self.order,
                 "outer_rate": self.outer_rate,
                 "meta_batch": self.meta_batch,
+                "precision": self.precision,
             }
         )
 

@@ -26,7 +26,7 @@ from trainables._core.evaluate import adapted
 from trainables._core.outer import MetaOptimiser, query_logits, task_loss
 from trainables._core.rig import (
     Rig,
-    Stopwatch,
+    Training,
     build,
     finish,
     maml_update,
@@ -78,7 +78,7 @@ class LambdaAdaptation(Learner):
     def step(self) -> dict[str, float]:
         if self.given:
             return {"loss": self._watched_loss}
-        with Stopwatch(self.rig):
+        with Training(self.rig):
             return maml_update(self.rig, self.outer, self.rig.episodes())[1]
 
     @cached_property

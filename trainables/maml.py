@@ -20,7 +20,7 @@ from typing_extensions import override
 from trainables._core.cost import known_before
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
-    Stopwatch,
+    Training,
     finish,
     maml_update,
     quick_accuracy,
@@ -58,7 +58,7 @@ class Maml(Learner):
 
     @override
     def step(self) -> dict[str, float]:
-        with Stopwatch(self.rig):
+        with Training(self.rig):
             return maml_update(self.rig, self.outer, self.rig.episodes())[1]
 
     @override

@@ -43,7 +43,7 @@ from trainables._core.guidance import (
 from trainables._core.networks import teacher as teacher_network
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
-    Stopwatch,
+    Training,
     finish,
     maml_update,
     quick_accuracy,
@@ -148,7 +148,7 @@ class MetaDistillation(Learner):
 
     @override
     def step(self) -> dict[str, float]:
-        with Stopwatch(self.rig):
+        with Training(self.rig):
             guide = self.guide
             if guide is None:
                 return maml_update(self.rig, self.outer, self.rig.episodes())[1]

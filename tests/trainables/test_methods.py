@@ -93,6 +93,14 @@ def test_an_oracle_is_the_teacher_scored_as_the_student(data):  # noqa: F811
     assert one.rig.network.body[0].width == 6
 
 
+def test_an_oracle_scores_the_whole_table_where_that_is_asked_for(data):  # noqa: F811
+    short = {"teacher.width": 2, "teacher.inner_steps": 1, "patterns": "suffixes", "epsilon": 1.0}
+    one = make("meta_distillation", data, baseline="oracle", choice="table", **short)
+    rows = one.finish().table
+    assert len(rows) == 5  # any of them is good enough, so a race would end with the first
+    assert {row["tasks"] for row in rows} == {RUN.validation_tasks}
+
+
 def full_accuracy(learner):
     return quick_accuracy(learner.rig, RUN.validation_tasks, RUN.seed)
 
@@ -214,3 +222,16 @@ def test_what_the_teacher_said_while_learning_is_what_it_says_when_asked(data): 
     fixed = adapted_teacher(one.guide, episodes)
     assert fixed.query_logits is None
     assert fixed.on_query(episodes).shape == asked.shape
+
+
+def test_products_are_rounded_in_meta_training_alone(data):  # noqa: F811
+    before = torch.get_float32_matmul_precision()
+    ends = {}
+    for precision in ("highest", "medium"):
+        one = make("maml", data, precision=precision, order="first", **{"student.width": 16})
+        one.step()
+        assert torch.get_float32_matmul_precision() == before
+        ends[precision] = one.rig.meta["conv2.conv.weight"].detach().clone()
+    torch.testing.assert_close(ends["medium"], ends["highest"], rtol=0, atol=5e-3)
+    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert not torch.equal(ends["medium"], ends["highest"])

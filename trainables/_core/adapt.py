@@ -165,19 +165,20 @@ def adapt(
     """
     check(rule.pattern, network.layers)
     start, depth = first_updated(rule.pattern), len(network.body)
+    fomaml = train and not second_order
     stats = Statistics()
     tick = tick or (lambda: None)
     with nullcontext() if train else torch.no_grad():
         prefix = network.run(meta, support, stats, slice(start))
         run = Adapted(network, meta, rule.pattern, [], prefix, stats)
-        if start == depth and loss is None:
+        if start == depth and loss is None and not fomaml:  # these keep their derivatives
             features = network.features(prefix)
             classifier = network.head.start(meta, features, labels, rule.ways)
             steps = _HeadSteps(features, labels, classifier, rule, tick)
             run.steps = steps if history else [steps[-1]]
             return run
         kept: deque[Params] = deque(maxlen=None if history else 1)
-        if train and second_order:
+        if train and not fomaml:
             for step in _exactly(run, labels, rule, loss):
                 kept.append(step)
                 tick()
@@ -290,7 +291,7 @@ def _fast(run: Adapted) -> Params:
     fast: Params = {}
     for layer, bit in zip(run.network.body, run.pattern, strict=False):
         if bit == "1":
-            for name in run.network.names(layer.name):
+            for name in layer.names:
                 fast[name] = run.meta[name].expand(len(run.prefix), *run.meta[name].shape)
     return fast
 

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class Pass(Protocol):
-    """What a forward pass leaves: what the head reads, ``[B, M, F]``, and the way back."""
+    """What a forward pass leaves: what the head reads, and the way back.
+
+    Features are ``[B, M, F]``, or ``[M, F]`` of a task that travels alone.
+    """
 
     @property
     def features(self) -> torch.Tensor: ...
@@ -71,7 +74,7 @@ class Suffix:
             self.rows = self.rows[0]
         self.shared: Params = {}
         for layer in layers:
-            for name in network.names(layer.name):
+            for name in layer.names:
                 p = shared[name].detach()
                 self.shared[name] = matrix(p) if written and p.dim() > 1 else p
 
@@ -116,13 +119,8 @@ class _Recorded:
 
     def __init__(self, suffix: Suffix, own: Params) -> None:
         self._suffix = suffix
-        updated = {
-            name
-            for layer, bit in zip(suffix.layers, suffix.bits, strict=True)
-            for name in suffix.network.names(layer.name)
-            if bit == "1"
-        }
-        self._fast = {n: own[n].detach().requires_grad_() for n in own if n in updated}
+        body = suffix.shared.keys()  # the classifier's step is not this pass's
+        self._fast = {n: p.detach().requires_grad_() for n, p in own.items() if n in body}
         params = {**suffix.shared, **self._fast}
         with torch.enable_grad():
             x = suffix.prefix

@@ -98,6 +98,7 @@ def build_teacher(
         normalisation=config.normalisation,
         epsilon=config.epsilon,
         patterns=config.patterns,
+        choice=config.choice,
     )
     network = networks.teacher(
         settings.kind,

@@ -6,7 +6,9 @@ its adjoint, the scatter, are one call each over index lists made once per shape
 
     patches: [B, M, H, W, C] -> [B, M*h*w, k*k*C]          y = patches W,   W [B, k*k*C, O]
 
-Every function here is twice differentiable and holds for weights that all tasks share.
+``patches``, ``product`` and ``normalise`` are twice differentiable; ``gather``, ``scatter``,
+``normed`` and ``normed_back`` are what first derivatives written out by hand need, without a
+graph. One task may come to these without the dimension of tasks, ``[R, C]`` for ``[1, R, C]``.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ MOST_INDICES = 2**18  # of one index list; more images are taken in turns: our d
 
 @dataclass(frozen=True)
 class Window:
-    """Where a k x k kernel looks: same padding, ``images`` maps of ``height`` x ``width``."""
+    """Where a k x k kernel, k odd, looks on a map of ``height`` x ``width``: same padding."""
 
     height: int
     width: int
@@ -219,7 +221,10 @@ class _Pairing(torch.autograd.Function):
 
 
 def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``[B, R, K] x [B, K, O] -> [B, R, O]``, or ``[K, O]`` for weights that all tasks share."""
+    """``[B, R, K] x [B, K, O] -> [B, R, O]``, or ``[K, O]`` for weights that all tasks share.
+
+    One task's ``[R, K] x [K, O]`` may come without B.
+    """
     if rows.dim() == 2:
         return torch.mm(rows, weight)
     if weight.dim() == 2:
@@ -331,7 +336,10 @@ def normed(y: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> tuple[tor
 def normed_back(
     g: torch.Tensor, kept: Kept, gain: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of the rows ``[B, R, C]`` and, per task, of gain and bias ``[B, C]``."""
+    """Gradients of the rows ``[B, R, C]`` and, per task, of gain and bias ``[B, C]``.
+
+    Without B where ``normed`` was.
+    """
     x, mean, rstd = kept
     if g.dim() == 2:
         args = (gain, None, None, mean, rstd, True, EPS, [True] * 3)

@@ -121,7 +121,8 @@ def _norm(
     gain, bias = gain.view(-1, 1, gain.shape[-1]), bias.view(-1, 1, bias.shape[-1])
     if kind == "group":
         maps = y.reshape(len(y) * images, -1, y.shape[-1]).transpose(1, 2)
-        x = F.group_norm(maps, y.shape[-1] // group_size(y.shape[-1]), eps=EPS)
+        groups = y.shape[-1] // group_size(y.shape[-1])
+        x = torch.group_norm(maps, groups, eps=EPS)  # not F's, which refuses a group of one number
         return torch.addcmul(bias, x.transpose(1, 2).reshape(y.shape), gain)
     if stats is not None and stats.replay:
         mean, rstd = stats.values[stats.position]
@@ -173,6 +174,16 @@ class Layer(ABC):
     @abstractmethod
     def convs(self) -> list[Conv]:
         """Its convolutions with the sizes they work on, from which cost and weights follow."""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of its parameters, in the order of its convolutions."""
+        suffixes = ("weight", "gain", "bias")
+        return tuple(f"{self.name}.{c.name}.{suffix}" for c in self.convs() for suffix in suffixes)
+
+    def entries(self) -> list[Conv]:
+        """Those of its convolutions that read the layer's own input."""
+        return self.convs()[:1]
 
     @abstractmethod
     def forward(
@@ -253,7 +264,7 @@ def halved(side: int) -> int:
 class ConvBlock(Layer):
     """conv3x3, norm, ReLU, and a halving by stride 2 or by 2x2 max-pooling (MAML paper)."""
 
-    down: str  # "stride" | "pool" | "none"
+    down: str  # "stride" | "pool"
 
     @property
     @override
@@ -261,7 +272,7 @@ class ConvBlock(Layer):
         _, h, w = self.into
         if self.down == "stride":
             return self.width, halved(h), halved(w)
-        return (self.width, h // 2, w // 2) if self.down == "pool" else (self.width, h, w)
+        return self.width, h // 2, w // 2
 
     @override
     def convs(self) -> list[Conv]:

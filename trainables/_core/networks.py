@@ -59,12 +59,6 @@ class Network:
         """Multiply-accumulates of one image's prediction among ``ways`` classes."""
         return sum(layer.macs() for layer in self.body) + self.head.macs(ways)
 
-    def names(self, layer: str) -> list[str]:
-        """Parameter names of one body layer."""
-        found = next(x for x in self.body if x.name == layer)
-        suffixes = ("weight", "gain", "bias")
-        return [f"{layer}.{c.name}.{suffix}" for c in found.convs() for suffix in suffixes]
-
     def run(
         self,
         params: Mapping[str, torch.Tensor],

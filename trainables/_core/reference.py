@@ -46,7 +46,7 @@ def adapt_one(
     weight, bias = network.head.start(meta, first, labels, rule.ways)
     params = {n: p.clone() for n, p in meta.items()}  # the prototypes depend on theta, not on these
     params |= {"head.W": weight[0], "head.b": bias[0]}
-    layer_of = {n: i for i, layer in enumerate(network.body) for n in network.names(layer.name)}
+    layer_of = {n: i for i, layer in enumerate(network.body) for n in layer.names}
     layer_of |= {"head.W": len(network.body), "head.b": len(network.body)}
     if not create_graph:
         params = {n: p.detach().requires_grad_() for n, p in params.items()}

@@ -96,6 +96,11 @@ class ResidualStage(Layer):
         return found
 
     @override
+    def entries(self) -> list[Conv]:
+        main, short = self._block(0)
+        return main[:1] if short is None else [main[0], short]
+
+    @override
     def forward(
         self,
         params: Mapping[str, torch.Tensor],

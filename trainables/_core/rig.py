@@ -260,17 +260,25 @@ def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
     return Outcome(metrics, as_rows(table), Student(spec, cpu))
 
 
-class Stopwatch:
-    """Adds the time inside a ``with`` to the rig's seconds."""
+class Training:
+    """Inside a ``with``, matrix products have the precision of meta-training, and a clock runs.
+
+    ``precision`` is torch's own word (``torch.set_float32_matmul_precision``): weights, sums and
+    norms stay float32; with ``medium`` the factors of a product are rounded to bfloat16, with
+    ``high`` to TF32 where the device has it. What a device does, adapting, is never rounded.
+    """
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
 
     def __enter__(self) -> None:
+        self._before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self._rig.config.precision)
         self._start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
         self._rig.seconds += time.perf_counter() - self._start
+        torch.set_float32_matmul_precision(self._before)
 
 
 def snapshot(rig: Rig, outer: MetaOptimiser) -> dict[str, Any]:

@@ -38,4 +38,5 @@ class MethodConfig(Frozen):
     views: int = Field(default=0, ge=0, le=3)  # augmented views of each support image
     epsilon: float = Field(default=0.01, ge=0, le=1)
     patterns: Literal["all", "suffixes"] = "all"
+    precision: Literal["highest", "high", "medium"] = "highest"  # of meta-training's products
     choice: Literal["race", "table"] = "race"  # score what can still be chosen, or every pattern

@@ -150,7 +150,7 @@ class Student:
 
         Args:
             images: support images, uint8 ``[M, C, size, size]``.
-            labels: classes ``[M]`` in 0..ways-1, any number of images of each.
+            labels: classes ``[M]`` in 0..ways-1, at least one image of each.
             ways: number of classes.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from trainables._core.backprop import written_out
 from trainables._core.cost import adapt_macs
 from trainables._core.kernels import Window
-from trainables._core.layers import wide
+from trainables._core.layers import ConvBlock, wide
 from trainables._core.patterns import first_updated
 
 if TYPE_CHECKING:
@@ -61,12 +61,14 @@ def work_of(
     start, body = first_updated(pattern), network.body
     prefix = [c for layer in body[:start] for c in layer.convs()]
     suffix = [c for layer in body[start:] for c in layer.convs()]
-    first = len(body[start].convs()) if start < len(body) else 0
+    entered = body[start].entries() if start < len(body) else []  # nothing goes back through these
     last = inductive and network.measures
     forth = steps + last if steps or network.head.kind != "prototype" else 1 + last
-    again = suffix[first:] if first else []
+    gathered = 1 if start < len(body) and isinstance(body[start], ConvBlock) else forth
     numbers, kept = images * sum(_numbers(prefix)), images * sum(_numbers(suffix))
-    looks = sum(_looks(prefix, images)) + sum(_looks(suffix[:first], images))
+    entering = sum(_looks(entered, images))
+    again = sum(_looks(suffix, images)) - entering
+    looks = sum(_looks(prefix, images)) + entering * gathered + again * (forth + steps)
     record = 0 if written_out(body[start:], images) else kept * steps
     return Work(
         starts=1,
@@ -76,7 +78,7 @@ def work_of(
             network, pattern, steps=steps, ways=ways, images=images, inductive=inductive
         ),
         numbers=numbers + kept * (forth + steps),
-        looks=looks + sum(_looks(again, images)) * (forth + steps),
+        looks=looks,
         recorded=record,
     )
 

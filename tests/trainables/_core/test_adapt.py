@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables._core import cost
+from trainables._core import cost, layers
 from trainables._core.adapt import HEAD_B, HEAD_W, Rule, adapt
 from trainables._core.episodes import channels_last
 from trainables._core.networks import conv4, teacher
@@ -14,6 +14,11 @@ from trainables._core.patterns import candidates
 from trainables._core.reference import adapt_one
 
 HEADS = ("linear", "prototype", "shared")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
 
 
 def tasks_of(count, images, channels, size, seed=0):
@@ -86,6 +91,47 @@ def test_meta_gradient_equals_the_reference(pattern, head):
         torch.testing.assert_close(p.grad, theirs[name].grad, rtol=1e-7, atol=1e-9)
 
 
+GRAPHS = {
+    "pool": conv4((2, 9, 9), width=3, depth=2, down="pool", ways=3),
+    "wide": conv4((2, 9, 9), width=3, depth=2, down="pool", ways=3),
+    "group": conv4((2, 9, 9), width=4, depth=2, norm="group", ways=3),
+    "resnet12": teacher("resnet12", (1, 16, 16), width=2, ways=3),
+    "resnet18": teacher("resnet18", (1, 8, 8), width=2, norm="group", ways=3),
+}
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("end", ["11", "10"])
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_meta_gradient_goes_through_every_kind_of_layer(kind, end, tasks, monkeypatch):
+    if kind == "wide":
+        monkeypatch.setattr(layers, "MANY_ROWS", 50)
+        monkeypatch.setattr(layers, "MANY_PATCHES", 100)
+    network = GRAPHS[kind]
+    channels, size, _ = network.into
+    support = channels_last(tasks_of(tasks, 6, channels, size)).double()
+    query = channels_last(tasks_of(tasks, 4, channels, size, seed=9)).double()
+    labels = torch.arange(3).repeat(2)
+    rule = Rule(end.rjust(len(network.layers), "0"), 2, 0.05, 3)
+
+    def leaves():
+        start = doubled(network.init(torch.Generator().manual_seed(3)))
+        return {n: p.requires_grad_() for n, p in start.items()}
+
+    ours, theirs = leaves(), leaves()
+    run = adapt(network, ours, support, labels, rule, train=True)
+    found = torch.autograd.grad(run.logits(-1, query, None).square().sum(), list(ours.values()))
+    total = torch.zeros((), dtype=torch.double)
+    for task in range(tasks):
+        left = adapt_one(network, theirs, support[task], labels, rule, create_graph=True)
+        features = network.features(network.run(left, query[task : task + 1]))[0]
+        total = total + (features @ left[HEAD_W].T + left[HEAD_B]).square().sum()
+    for ours_g, theirs_g in zip(
+        found, torch.autograd.grad(total, list(theirs.values())), strict=True
+    ):
+        torch.testing.assert_close(ours_g, theirs_g, rtol=1e-6, atol=1e-8)
+
+
 def inductive_logits(network, params, images, support):
     """Logits with each norm's statistics taken from the first ``support`` images, by hand."""
     x = images
@@ -118,6 +164,32 @@ def test_first_order_drops_the_graph_of_the_inner_gradients():
             expected = 2 * run.params(2)["conv1.conv.weight"].detach()[0]
             torch.testing.assert_close(grads[second], expected)
     assert not torch.allclose(grads[True], grads[False])
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+@pytest.mark.parametrize("pattern", ["111", "011", "001", "110"])
+@pytest.mark.parametrize("head", HEADS)
+def test_first_order_moves_the_start_by_constants(head, pattern, tasks):
+    """FOMAML: theta' = start(theta) + what the steps added, and that hangs on nothing."""
+    network = conv4((1, 8, 8), width=3, depth=2, head=head, ways=2)
+    fresh = network.init(torch.Generator().manual_seed(3))
+    support = channels_last(tasks_of(tasks, 4, 1, 8)).double()
+    query = channels_last(tasks_of(tasks, 3, 1, 8, seed=9)).double()
+    labels = torch.tensor([0, 1, 0, 1])
+    found = []
+    for by_hand in (False, True):
+        meta = {n: p.double().requires_grad_() for n, p in fresh.items()}
+        steps = 0 if by_hand else 3
+        rule = Rule(pattern, steps, 0.3, 2)
+        run = adapt(network, meta, support, labels, rule, train=True, second_order=by_hand)
+        if by_hand:
+            plain = adapt(network, meta, support, labels, Rule(pattern, 3, 0.3, 2)).steps
+            start = run.steps[0]
+            run.steps = [{n: p + (plain[3][n] - plain[0][n]).detach() for n, p in start.items()}]
+        z = run.logits(-1, query, run.statistics(-1))
+        found.append(torch.autograd.grad(z.square().sum(), list(meta.values())))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("pattern", ["11111", "01111", "00111", "00011", "10010", "11110", "00001"])
@@ -181,7 +253,7 @@ def test_resnets_adapt_by_stage(kind):
     support = channels_last(tasks_of(2, 3, 3, 28))
     run = adapt(network, meta, support, torch.arange(3), Rule(pattern, 2, 0.01, 3))
     moved = {n for n in run.steps[2] if n not in (HEAD_W, HEAD_B)}
-    assert moved == set(network.names(network.layers[-2]))
+    assert moved == set(network.body[-1].names)
     one = adapt_one(network, meta, support[1], torch.arange(3), Rule(pattern, 2, 0.01, 3))
     for name in moved:
         torch.testing.assert_close(run.steps[2][name][1], one[name].detach(), rtol=1e-3, atol=1e-5)

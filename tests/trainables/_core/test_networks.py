@@ -93,6 +93,16 @@ def test_replayed_statistics_are_the_recorded_pass():
     torch.testing.assert_close(replayed, recorded[:, :1], rtol=1e-3, atol=1e-4)
 
 
+def test_an_image_that_comes_alone_is_normalised_as_among_others():
+    """11 filters are 11 groups, and the last map of 16 px is one number for each."""
+    network = conv4((1, 16, 16), width=11, norm="group")
+    params = random_params(network)
+    x = torch.randn(1, 2, 16, 16, 1, generator=torch.Generator().manual_seed(1))
+    both = network.run(params, x)
+    assert both.shape == (1, 2, 1, 1, 11)
+    torch.testing.assert_close(network.run(params, x[:, :1]), both[:, :1])
+
+
 @pytest.mark.parametrize("size", [28, 32, 84])
 @pytest.mark.parametrize("kind", TEACHERS)
 def test_teachers_read_every_usual_size(kind, size):

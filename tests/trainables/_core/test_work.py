@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
-from trainables._core import cost
+from trainables._core import cost, kernels
 from trainables._core.episodes import Episodes
 from trainables._core.evaluate import Setting, on_a_device
 from trainables._core.networks import conv4, teacher
@@ -94,3 +94,42 @@ def test_passes_are_the_passes_done(head, inductive):
                 on_a_device(network, meta, task, Setting(steps, 0.1, 5, 0, inductive), pattern)
             counted = work_of(network, pattern, steps=steps, ways=5, images=5, inductive=inductive)
             assert (counted.passes, counted.numbers) == (seen.passes, seen.numbers), pattern
+
+
+WALKED = {
+    "conv4": conv4((3, 16, 16), width=4, depth=3),
+    "grey": conv4((1, 16, 16), width=4, depth=3, down="pool", head="shared"),
+    "group": conv4((1, 16, 16), width=4, depth=3, norm="group"),
+    "resnet12": teacher("resnet12", (1, 16, 16), width=2),
+    "resnet18": teacher("resnet18", (3, 16, 16), width=2),
+    "resnet50": teacher("resnet50", (1, 16, 16), width=2),
+}
+
+
+@pytest.mark.parametrize("kind", WALKED)
+def test_looks_are_the_looks_taken(kind, monkeypatch):
+    network = WALKED[kind]
+    seen = []
+    add_up, pick = kernels._in_turns, kernels._pixel_by_pixel
+
+    def adding_up(rows, window, images, lists):
+        seen.append(images * window.looks)
+        return add_up(rows, window, images, lists)
+
+    def picking(x, window):
+        seen.append(x.numel() // (window.height * window.width) * window.looks)
+        return pick(x, window)
+
+    monkeypatch.setattr(kernels, "_in_turns", adding_up)
+    monkeypatch.setattr(kernels, "_pixel_by_pixel", picking)
+    meta = network.init(torch.Generator().manual_seed(0))
+    channels, size, _ = network.into
+    generator = torch.Generator().manual_seed(0)
+    support = torch.randn(1, 5, size, size, channels, generator=generator)
+    task = Episodes(support, torch.arange(5), support[:, :0], torch.arange(0), 1, 5)
+    for pattern in candidates(len(network.layers), "suffixes"):
+        for steps in (1, 3):
+            seen.clear()
+            on_a_device(network, meta, task, Setting(steps, 0.01, 5, 0, inductive=True), pattern)
+            counted = work_of(network, pattern, steps=steps, ways=5, images=5)
+            assert counted.looks == sum(seen), (pattern, steps)
