@@ -7,6 +7,7 @@ are still starting.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import time
 from datetime import datetime
@@ -17,6 +18,7 @@ import torch
 from search import _cluster, _tune, registry
 from search._optuna import Study, study_name
 from search._tensorboard import BoardWriter
+from search.databases import JOURNAL
 from search.errors import FailedError, UserError
 from search.figures import front_png
 from search.plateau import Plateau
@@ -232,6 +234,8 @@ class Session:
         if "study" in self.info:
             return False
         contents = [self.info["data"]["fingerprint"], *self.info["checkpoints"].values()]
+        if self.config.study != JOURNAL:  # others write there too, some of them the same sweep
+            contents += [str(self.run.path), platform.node(), str(self.info["created"])]
         name = study_name(self.info["name"], self.space, self.config.objectives, contents)
         self.info = self.run.write_info(study=name)
         return True
