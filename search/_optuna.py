@@ -101,6 +101,7 @@ class Study:
                 load_if_exists=not self.fresh,
             )
         except optuna.exceptions.DuplicatedStudyError:
+            self.close()
             raise UserError(
                 f"The database (`study` in the sweep file) has a study {self.name} already: "
                 "another run writes to it. Give this run another --name."
@@ -120,9 +121,16 @@ class Study:
         self.__dict__.update(state)
         self.__post_init__()
 
+    def close(self) -> None:
+        """Give a database's connections back; a journal has nothing open."""
+        if self._database is not None:
+            close_database(self._database)
+
     def _opened(self) -> optuna.storages.BaseStorage:
+        self._database: optuna.storages.RDBStorage | None = None
         if self.storage != JOURNAL:
-            return open_database(self.storage)
+            self._database = open_database(self.storage)
+            return self._database
         _drop_torn_line(self.journal)
         backend = JournalFileBackend(str(self.journal), lock_obj=_NoLock(str(self.journal)))
         return JournalStorage(backend)
@@ -269,7 +277,7 @@ class Study:
         return drawn
 
 
-def open_database(reference: str) -> optuna.storages.BaseStorage:
+def open_database(reference: str) -> optuna.storages.RDBStorage:
     """Open the database that holds studies; its tables are made where there are none.
 
     Args:
@@ -285,6 +293,12 @@ def open_database(reference: str) -> optuna.storages.BaseStorage:
         return optuna.storages.RDBStorage(url, engine_kwargs=engine)
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
         raise UserError(unreachable(reference, url, error)) from None
+
+
+def close_database(storage: optuna.storages.RDBStorage) -> None:
+    """Close every connection of a database."""
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 class _NoLock(JournalFileOpenLock):

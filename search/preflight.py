@@ -102,9 +102,9 @@ def check_study(config: SweepConfig) -> None:
         UserError: It cannot be reached or used.
     """
     if config.study != JOURNAL:
-        from search._optuna import open_database  # noqa: PLC0415 - most sweeps have none
+        from search._optuna import close_database, open_database  # noqa: PLC0415 - most sweeps have none
 
-        open_database(config.study)
+        close_database(open_database(config.study))
 
 
 def check_gpu(config: SweepConfig) -> None:

@@ -130,6 +130,7 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.progress.close()
         self.board.close()
+        self.study.close()
 
     @property
     def missing(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,7 @@ from spaces._domains import Domain, Int
 from tests.search import postgresql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SPACE: dict[str, Domain] = {"width": Int(4, 32, why="small")}
@@ -106,40 +107,50 @@ def running() -> Iterator[postgresql.Server]:
         yield server
 
 
-def study(path: Path, address: str, name: str = "mine", **changes: Any) -> Study:
-    place = f"postgresql://me:${{PW}}@{address}"
-    return Study(path / "study.journal", name, SPACE, {"accuracy": "max"}, storage=place, **changes)
+@pytest.fixture
+def study(running: postgresql.Server, tmp_path: Path) -> Iterator[Callable[..., Study]]:
+    """What opens a study in the server; all are closed in the end."""
+    place = f"postgresql://me:${{PW}}@{running.address}"
+    aims: Any = {"accuracy": "max"}
+    with ExitStack() as opened:
+
+        def make(name: str = "mine", **changes: Any) -> Study:
+            made = Study(tmp_path / "study.journal", name, SPACE, aims, storage=place, **changes)
+            opened.callback(made.close)
+            return made
+
+        yield make
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_study_in_postgresql_is_asked_told_and_opened_again(
-    running: postgresql.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PW", postgresql.PASSWORD)
-    mine = study(tmp_path, running.address, fresh=True)
+    mine = study(fresh=True)
     assert not mine.journal.exists()
     first = mine.ask()
     mine.complete(first.number, FOUND)
     second = mine.ask()  # a driver that is killed now
-    again = study(tmp_path, running.address)
+    again = study()
     assert again.states() == {0: "COMPLETE", 1: "RUNNING"}
     recorder = Recorder(RunDir(tmp_path), again)
     assert recorder.reconcile() == [1]
     assert again.ask_again(1) == second
     again.prune(1, {}, "stopped")
-    assert study(tmp_path, running.address).states() == {0: "COMPLETE", 1: "PRUNED"}
+    assert study().states() == {0: "COMPLETE", 1: "PRUNED"}
     with pytest.raises(UserError, match=r"has a study mine already.*another --name"):
-        study(tmp_path, running.address, fresh=True)
-    assert study(tmp_path, running.address, "other", fresh=True).states() == {}
+        study(fresh=True)
+    assert study("other", fresh=True).states() == {}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_wrong_password_is_told_and_not_shown(
-    running: postgresql.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PW", SECRET)
     with pytest.raises(UserError, match="password authentication failed") as error:
-        study(tmp_path, running.address)
+        study()
     assert SECRET not in str(error.value)
