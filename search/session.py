@@ -28,7 +28,7 @@ from search.proposals import completed
 from search.recorder import Recorder
 from search.refusal import Gate
 from search.results import box_of, load_results
-from search.rundir import FINISHED, RunDir, now
+from search.rundir import FINISHED, REFUSED, RunDir, now
 from search.warm import read_warm_start
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape, score_on_test_classes
@@ -278,7 +278,8 @@ class Session:
             picture = front_png(results)
             (self.run.path / "front.png").write_bytes(picture)
             self.board.picture("front", picture, len(results.trials), PICTURE)
-        self._summarise(results.hypervolume(), len(front), len(results.trials))
+        trials = sum(t["state"] != REFUSED for t in results.trials)
+        self._summarise(results.hypervolume(), len(front), trials)
 
     def _test(self, number: int, tasks: int) -> dict[str, Any]:
         student = Student.load(self.run.trial(number) / "student")
