@@ -20,7 +20,7 @@ HEADS = (
     "omniglot_maml --threads 1 --width 32 --iterations 800 --outer-rate 0.005 --head {0} "
     "--table-tasks 100 --tasks 600 --student runs/head_{0} --name head_{0}"
 )
-OWN_IMAGES = ("meta_training", "roofline", "prediction")  # these need no FEWTUNE_DATA
+OWN_IMAGES = ("meta_training", "roofline", "prediction", "train_once")  # these need no FEWTUNE_DATA
 ARMS = "alone,paper_kl,inner_tenth,outer_tau1,alone_views,outer_views"
 
 # result -> the module and arguments behind it, all of them in the README; what else is stored
@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "prediction": "prediction",
     "precision": "precision",
     "pattern_choice": "pattern_choice",
+    "train_once": "train_once --iterations 400 --models 1",
     "omniglot_maml": "omniglot_maml --threads 1 --iterations 3000",
     "head_prototype": HEADS.format("prototype"),
     "head_shared": HEADS.format("shared"),

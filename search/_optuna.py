@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
-from search.databases import JOURNAL, completed_url, unreachable
+from search._storages import close_database, open_database, open_journal
+from search.databases import JOURNAL
 from search.errors import OUT_OF_MEMORY, UserError
 from search.pareto import losses
 from search.rundir import finite
@@ -37,8 +35,8 @@ if TYPE_CHECKING:
     from search.metrics import Direction
     from search.points import Observation
 
-CONNECT_S = 10  # to reach a database; our default
 ORIGIN = "observed in"  # the user attribute that marks another run's trial
+OF = "of"  # user attribute of a trial that is another's model, adapted differently
 MEMORY_CONSTRAINT = "fits in memory"
 
 WAITING, RUNNING = TrialState.WAITING.name, TrialState.RUNNING.name
@@ -131,9 +129,7 @@ class Study:
         if self.storage != JOURNAL:
             self._database = open_database(self.storage)
             return self._database
-        _drop_torn_line(self.journal)
-        backend = JournalFileBackend(str(self.journal), lock_obj=_NoLock(str(self.journal)))
-        return JournalStorage(backend)
+        return open_journal(self.journal)
 
     def states(self) -> dict[int, str]:
         """Return the state of every trial by its number."""
@@ -176,7 +172,9 @@ class Study:
 
     def ask(self) -> Suggestion:
         """Draw the next trial."""
-        asked = sum(t.state != TrialState.WAITING for t in self._trials())
+        asked = sum(
+            t.state != TrialState.WAITING and OF not in t.user_attrs for t in self._trials()
+        )
         self._study.sampler = self._sampler(asked)
         trial = self._study.ask()
         self._live[trial.number] = trial
@@ -189,6 +187,38 @@ class Study:
         """
         self._study.sampler = self._sampler(number)
         return Suggestion(number, self._draw(self._trial(number)))
+
+    @property
+    def next(self) -> int:
+        """The number that the next trial will have."""
+        return len(self._trials())
+
+    def add(self, config: Mapping[str, Value], metrics: Mapping[str, object], of: int) -> int:
+        """Record a complete trial that nobody asked for: another adaptation of a trained model.
+
+        Returns:
+            Its number.
+
+        Raises:
+            ValueError: An objective or a constraint has no finite number.
+        """
+        if problem := self.unusable(metrics):
+            raise ValueError(f"A trial beside {of} cannot be recorded as complete: {problem}")
+        drawn = {k: v for k, v in config.items() if not isinstance(self.space[k], Fixed)}
+        told = {k: finite(v) for k, v in metrics.items() if v is not None}
+        signs = [-1.0 if d == "max" else 1.0 for d in self.objectives.values()]
+        point = losses(metrics, self.objectives) or ()
+        number = self.next
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                values=[s * x for s, x in zip(signs, point, strict=True)],
+                params=drawn,
+                distributions={name: _distribution(self.space[name]) for name in drawn},
+                user_attrs={**told, OF: of},
+                constraints={str(c): c.violation(metrics) for c in self.constraints},
+            )
+        )
+        return number
 
     def complete(self, number: int, metrics: Mapping[str, object]) -> None:
         """Record a finished trial.
@@ -267,7 +297,8 @@ class Study:
     def _sampler(self, draw: int) -> optuna.samplers.BaseSampler:
         # Seeded anew for every draw: a resumed search must not repeat the first one's numbers.
         seed = int(np.random.SeedSequence([self.seed, draw]).generate_state(1)[0])
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
+        beside = sum(OF in t.user_attrs for t in self._trials()) if draw else 0
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup + beside)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
         drawn: dict[str, Value] = {}
@@ -277,51 +308,15 @@ class Study:
         return drawn
 
 
-def open_database(reference: str) -> optuna.storages.RDBStorage:
-    """Open the database that holds studies; its tables are made where there are none.
-
-    Args:
-        reference: The value of ``study``, other than ``journal``.
-
-    Raises:
-        UserError: It cannot be reached or used; its address and password are not shown.
-    """
-    url = completed_url(reference)
-    timeout = {"connect_timeout": CONNECT_S} if url.startswith(("postgresql", "mysql")) else {}
-    engine = {"pool_pre_ping": True, "connect_args": timeout}
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=engine)
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
-        raise UserError(unreachable(reference, url, error)) from None
-
-
-def close_database(storage: optuna.storages.RDBStorage) -> None:
-    """Close every connection of a database."""
-    storage.remove_session()
-    storage.engine.dispose()
-
-
-class _NoLock(JournalFileOpenLock):
-    """The run's driver lock stands for it: one writer, and none left behind by a kill."""
-
-    @override
-    def acquire(self) -> bool:
-        return True
-
-    @override
-    def release(self) -> None:
-        return None
-
-
 def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
-    """What ``_suggest`` makes Optuna note down for a domain that is drawn."""
+    """What ``_suggest`` draws from."""
     if isinstance(domain, Float):
         return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
     if isinstance(domain, Int):
         return optuna.distributions.IntDistribution(domain.low, domain.high, log=domain.log)
     if isinstance(domain, Choice):
         return optuna.distributions.CategoricalDistribution(domain.options)
-    raise TypeError(f"{domain.text()} is not drawn.")
+    raise TypeError(f"A fixed parameter is not drawn; found {domain.text()}.")
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
@@ -332,13 +327,3 @@ def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
     if isinstance(domain, Choice):
         return cast("Value", trial.suggest_categorical(name, domain.options))
     return domain.value
-
-
-def _drop_torn_line(journal: Path) -> None:
-    """Cut a last line that a killed driver left half-written; it was never acted upon."""
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.truncate(data.rfind(b"\n") + 1)

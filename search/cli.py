@@ -20,6 +20,7 @@ from search.options import (
     json_option,
     rename_option,
     set_option,
+    storage_option,
     study_option,
     version_option,
 )
@@ -47,12 +48,7 @@ def cli(*, debug: bool) -> None:
 @click.argument("file", required=False, type=FILE, metavar="[FILE.yaml]")
 @set_option
 @click.option("--name", help="Name of the run; left out: method, data and time.")
-@click.option(
-    "--storage",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where run directories are made.",
-)
+@storage_option
 @address_option
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Instead of the file's.")
 @study_option
@@ -73,16 +69,15 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     """Run a sweep; without FILE.yaml the quickstart."""
     from search.config import check_name, load_sweep
 
-    budget = () if trials is None else (f"budget.trials={trials}",)
-    place = () if study is None else (f"study={study}",)
-    config = load_sweep(file, (*overrides, *budget, *place))
+    options = {"budget.trials": trials, "study": study}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    config = load_sweep(file, (*overrides, *given))
     if name is not None:
         check_name(name)
+    from search.sweep import run_sweep
     from search.warm import WarmStart
 
     start = WarmStart.read(earlier, renames)
-    from search.sweep import run_sweep
-
     _done(run_sweep(config, name=name, storage=storage, address=address, earlier=start))
 
 
@@ -110,11 +105,28 @@ def extend(*, run: Path, trials: int, address: str | None) -> None:
 @cli.command()
 @click.argument("run", type=FOLDER)
 @click.option("--front", is_flag=True, help="Only the feasible Pareto front.")
+@click.option(
+    "--epsilon",
+    "thresholds",
+    metavar="E,E,...",
+    help="What the front's models choose under these, from their tables, as 0.005,0.01,0.02.",
+)
 @json_option
-def results(*, run: Path, front: bool, as_json: bool) -> None:
+def results(*, run: Path, front: bool, thresholds: str | None, as_json: bool) -> None:
     """Show the trials of a sweep and its feasible Pareto front."""
     from search.results import load_results
 
+    if thresholds is not None:
+        from search.threshold import answers, print_answers, read_thresholds
+
+        wanted = read_thresholds(thresholds)
+        with tidy_stdout():
+            document = answers(load_results(run), wanted)
+        if as_json:
+            write_json(document)
+        else:
+            print_answers(document, console())
+        return
     with tidy_stdout():
         found = load_results(run)
     if as_json:

@@ -123,12 +123,15 @@ class EvaluationConfig(_Section):
         test_tasks: Tasks on test classes, once, for the front at the end.
         reports: Quick validations during a trial's training, evenly spread; early stopping
             decides at these.
+        settings: Adaptation settings (steps, rate, epsilon, patterns) that each trained model is
+            scored under, the drawn one among them; every one that chooses differently is a trial.
     """
 
     validation_tasks: _Count = 200
     quick_tasks: _Count = 50
     test_tasks: int = Field(default=600, ge=0)
     reports: _Count = 10
+    settings: int = Field(default=8, ge=1, le=64)
 
 
 class EarlyStoppingConfig(_Section):

@@ -57,6 +57,12 @@ rename_option = click.option(
     metavar="OLD=NEW",
     help="A parameter that has another name in the earlier runs; may be given again.",
 )
+storage_option = click.option(
+    "--storage",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where run directories are made.",
+)
 study_option = click.option(
     "--study",
     metavar="URL",

@@ -49,13 +49,21 @@ class Plateau:
         self._objectives, self._constraints, self._box = dict(objectives), tuple(constraints), box
         self._extremes: dict[tuple[str, str], dict[str, Any]] = {}
         self._before: list[Point] = []  # the front up to the window
-        self._window: deque[Point | None] = deque()
-        self._why = ""
+        self._window: deque[list[Point]] = deque()  # of each trial, its further settings too
+        self._why, self._changed = "", False
         for record in ended:
-            self._enter(self._point(record))
+            self._enter(self._points(record))
 
     def stands_still(self) -> str:
         """Say that the rule holds; an empty string while it does not."""
+        if self._changed and len(self._window) == self._trials and self._before:
+            grown = self._growth()
+            if grown < self._gain and not self._why:
+                self._why = (
+                    f"the last {counted(self._trials, 'trial')} raised the hypervolume by "
+                    f"{grown:.2g}, less than {self._gain:g} (budget.plateau)"
+                )
+        self._changed = False
         return self._why
 
     def started(self, record: Record) -> None:
@@ -65,44 +73,41 @@ class Plateau:
         """Nothing: only trials that end count."""
 
     def finished(self, record: Record) -> None:
-        """Take a trial into the window, and see whether the rule holds now."""
-        self._window.append(self._point(record))
+        """Take a trial into the window; what its model does otherwise counts with it."""
+        self._changed = True
+        if record.of is not None and self._window:
+            self._window[-1] += self._points(record)
+            return
+        self._window.append(self._points(record))
         if len(self._window) > self._trials:
             self._enter(self._window.popleft())
-        if len(self._window) == self._trials and self._before and not self._why:
-            grown = self._growth()
-            if grown < self._gain:
-                self._why = (
-                    f"the last {counted(self._trials, 'trial')} raised the hypervolume by "
-                    f"{grown:.2g}, less than {self._gain:g} (budget.plateau)"
-                )
 
     def _growth(self) -> float:
         extremes = [dict(metrics) for metrics in self._extremes.values()]
         box = self._box or box_of(extremes, self._objectives)
         if box is None:
             raise AssertionError("a front has complete trials behind it")
-        recent = [point for point in self._window if point is not None]
+        recent = [point for points in self._window for point in points]
         volumes = [
             share_of_box(points, self._objectives, box)
             for points in (self._before, [*self._before, *recent])
         ]
         return volumes[1] - volumes[0]
 
-    def _point(self, record: Record) -> Point | None:
-        """Return where a trial lies if it may stand on the front; the box learns of it too."""
+    def _points(self, record: Record) -> list[Point]:
+        """Return where a trial lies, if it may stand on the front; the box learns of it too."""
         point = losses(record.metrics, self._objectives)
         if record.state != "COMPLETE" or point is None:
-            return None
+            return []
         for name in self._objectives:
             value = float(record.metrics[name])
             for end, beyond in (("low", value.__lt__), ("high", value.__gt__)):
                 known = self._extremes.get((name, end))
                 if known is None or beyond(float(known[name])):
                     self._extremes[name, end] = record.metrics
-        return point if all(c.holds(record.metrics) for c in self._constraints) else None
+        return [point] if all(c.holds(record.metrics) for c in self._constraints) else []
 
-    def _enter(self, point: Point | None) -> None:
-        if point is None or any(p == point or dominates(p, point) for p in self._before):
-            return
-        self._before = [*(p for p in self._before if not dominates(point, p)), point]
+    def _enter(self, points: list[Point]) -> None:
+        for new in points:
+            if not any(p == new or dominates(p, new) for p in self._before):
+                self._before = [*(p for p in self._before if not dominates(new, p)), new]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.entries import samples
 from spaces._domains import Choice, Domain, Fixed, Int, Space, Value, active
+from trainables._core.settings import FOLLOWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -103,8 +104,16 @@ def _point(
     for name, domain in space.items():
         if active(domain, point):
             value = wanted.get(name, defaults.get(name))
+            if name in FOLLOWS and not value:
+                value = _followed(name, point, defaults)
             point[name] = _nearest(domain, value)
     return point
+
+
+def _followed(name: str, point: Mapping[str, Value], defaults: Mapping[str, Value]) -> Value | None:
+    """Return what a setting that is 0 means: the value of another."""
+    leader = FOLLOWS[name]
+    return point.get(leader, defaults.get(leader))
 
 
 def _nearest(domain: Domain, value: Value | None) -> Value:

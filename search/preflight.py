@@ -102,7 +102,7 @@ def check_study(config: SweepConfig) -> None:
         UserError: It cannot be reached or used.
     """
     if config.study != JOURNAL:
-        from search._optuna import close_database, open_database  # noqa: PLC0415 - most sweeps have none
+        from search._storages import close_database, open_database  # noqa: PLC0415 - most sweeps have none
 
         close_database(open_database(config.study))
 

@@ -54,12 +54,13 @@ class Progress:
         self.ended: list[Record] = []
         self.running: dict[int, int] = {}
         self.first_trial_s: float | None = None
-        self._earlier, self.began, self._drawn = 0, time.monotonic(), 0.0
+        self._done, self._earlier, self.began, self._drawn = 0, 0, time.monotonic(), 0.0
         self._live: Live | None = None
 
     def open(self, run: Path, slots: int, earlier: Sequence[Record]) -> None:
         """Start drawing; trials of earlier sessions count as done."""
-        self.ended, self._earlier = list(earlier), len(earlier)
+        self.ended = list(earlier)
+        self._done = self._earlier = sum(record.of is None for record in earlier)
         left = self.total - self._earlier
         known = f", {self._earlier} of {self.total} done before" if self._earlier else ""
         self.say(f"{counted(left, 'trial')} to run, {slots} at a time{known} - {run}")
@@ -91,8 +92,11 @@ class Progress:
             self.first_trial_s = time.monotonic() - self.began
         self.running.pop(record.id, None)
         self.ended.append(record)
+        if record.of is not None:  # beside the trial that trained it, and not of the budget
+            return
+        self._done += 1
         if self._live is None or record.state == "FAIL":
-            self.say(f"[{len(self.ended)}/{self.total}] {self.line(record)}")
+            self.say(f"[{self._done}/{self.total}] {self.line(record)}")
         for note in record.notes:
             self.say(f"    trial {record.id}: {note}")
 
@@ -131,16 +135,16 @@ class Progress:
 
     def remaining(self) -> str:
         """Say how long the rest will take, from the pace of this session; "" before it has one."""
-        done = len(self.ended) - self._earlier
+        done = self._done - self._earlier
         if done < 1:
             return ""
-        seconds = (time.monotonic() - self.began) / done * max(0, self.total - len(self.ended))
+        seconds = (time.monotonic() - self.began) / done * max(0, self.total - self._done)
         return duration(seconds)
 
     def _screen(self) -> Group:
         failed = sum(r.state == "FAIL" for r in self.ended)
         pruned = sum(r.state == "PRUNED" for r in self.ended)
-        head = f"{len(self.ended)} of {counted(self.total, 'trial')}"
+        head = f"{self._done} of {counted(self.total, 'trial')}"
         head += f", {pruned} stopped early" * bool(pruned) + f", {failed} failed" * bool(failed)
         head += f" - {duration(time.monotonic() - self.began)}"
         head += f", about {left} left" if (left := self.remaining()) else ""

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from search.rundir import FINISHED, REFUSED, STOPPED_EARLY, RunDir, now, write_json
+from search.rundir import FINISHED, FURTHER, REFUSED, SCORES, STOPPED_EARLY, RunDir, now, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SAME_FAILURES = 3
 """So many failures of one kind, and nothing else, end a sweep; our default."""
 
-_CONTROL = ("finished", "table", "failure", "notes", "cost_s", "iteration")
+_CONTROL = ("finished", "table", "failure", "notes", "cost_s", "iteration", "further")
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Record:
         reports: The curve: one row for each report with a quick validation.
         started: When it first ran, UTC.
         ended: When it ended, UTC.
+        of: The trial whose trained model this is, adapted differently; None: trained by itself.
     """
 
     id: int
@@ -61,6 +62,7 @@ class Record:
     reports: list[dict[str, Any]] = field(default_factory=list)
     started: str = ""
     ended: str = ""
+    of: int | None = None
 
 
 class Observer(Protocol):
@@ -98,6 +100,7 @@ class Recorder:
         for result in run.results():
             self.records[int(result["id"])] = Record(**result)
         self._tables: dict[int, str] = {}
+        self._further: dict[int, str] = {}
         self._ended: list[int] = []  # in this session: what broke an earlier one may be mended
 
     def reconcile(self) -> list[int]:
@@ -152,6 +155,7 @@ class Recorder:
         elif row.get("finished"):
             record.metrics = metrics  # the last word, not mixed with quick values of the training
             self._tables[number] = row["table"]
+            self._further[number] = row.get("further", "[]")
         elif "accuracy" in row:
             self._curve(record, {"iteration": row["iteration"], **metrics})
         for observer in self.observers:
@@ -245,6 +249,8 @@ class Recorder:
         if record.state == "COMPLETE":
             table = json.loads(self._tables.pop(record.id))
             write_json(self.run.trial(record.id) / "table.json", table)
+            if further := json.loads(self._further.pop(record.id, "[]")):
+                write_json(self.run.trial(record.id) / FURTHER, further)
             self._keep_student(record.id, self._checkpoints(record.id))
         self._write(record)
         self._tell(record)
@@ -275,6 +281,8 @@ class Recorder:
             if (checkpoint / "student").is_dir():
                 shutil.rmtree(student, ignore_errors=True)
                 shutil.copytree(checkpoint / "student", student)
+                if (checkpoint / SCORES).is_file():
+                    shutil.copyfile(checkpoint / SCORES, self.run.trial(number) / SCORES)
                 return
         raise RuntimeError(f"Trial {number} finished, but its student is in none of {checkpoints}.")
 

@@ -167,7 +167,8 @@ class RunResults:
         return [name for name in columns if name in kept]
 
     def _summary(self, best: set[int]) -> list[str]:
-        count = {s: sum(t["state"] == s for t in self.trials) for s in
+        own = [t for t in self.trials if t.get("of") is None]
+        count = {s: sum(t["state"] == s for t in own) for s in
                  ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}  # fmt: skip
         words = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed",
                  "RUNNING": "not finished" if self.driven else "interrupted"}  # fmt: skip
@@ -177,8 +178,8 @@ class RunResults:
         states = ", ".join(f"{n} {words[s]}" for s, n in count.items() if n)
         cost = sum(t["cost_s"] for t in self.trials)
         volume = self.hypervolume()
-        ended = sum(count[state] for state in FINISHED)
-        total = int(self.info.get("trials", len(self.trials)))
+        ended = sum(t["state"] in FINISHED for t in own)
+        total = int(self.info.get("trials", len(own)))
         share = (
             f"{ended} of {counted(total, 'trial')}" if ended < total else counted(ended, "trial")
         )
@@ -188,6 +189,8 @@ class RunResults:
                 f"{counted(refused, 'configuration')} refused before training, at no cost; "
                 "`--json` has the reasons"
             )
+        if beside := len(self.trials) - len(own):
+            lines.append(f"and {counted(beside, 'further adaptation')} of their trained models")
         if ended < total and not self.driven:
             lines.append(f"the run was stopped; `fewtune resume {self.run.path}` goes on with it")
         size = f"* on the front: {len(best)} of {counted(len(self.feasible()), 'feasible trial')}"
@@ -267,18 +270,8 @@ def trial_json(trial: Mapping[str, Any]) -> dict[str, Any]:
     """Return one trial as ``results --json`` shows it."""
     metrics = {name: trial["metrics"].get(name) for name in METRICS}
     document = {**trial, "metrics": {**metrics, **trial["metrics"]}}
-    keys = (
-        "id",
-        "state",
-        "config",
-        "metrics",
-        "failure",
-        "cost_s",
-        "cpu_s",
-        "gpu_s",
-        "stopped",
-        "notes",
-    )
+    keys = ("id", "state", "config", "metrics", "failure", "cost_s", "cpu_s", "gpu_s", "stopped",
+            "notes", "of")  # fmt: skip
     return {key: finite(document.get(key)) for key in keys}
 
 

@@ -8,6 +8,8 @@
                               is its only writer
     RUN/warm_start.json       what earlier runs observed, told to the study before its first trial
     RUN/trials/<id>/          result.json, table.json, student/, checkpoint.json, error.txt
+                              scores.safetensors: every task's accuracies, to be asked again;
+                              further.json: what is still to become a trial of its own
     RUN/ray/<session>/        Tune's files, one directory for each driver session
     RUN/tensorboard/          one subdirectory for each trial, HParams at the root
     RUN/driver.lock           held by the process that drives the run
@@ -32,6 +34,7 @@ from search.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SCORES, FURTHER = "scores.safetensors", "further.json"
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 """The states that a trial which ran never leaves."""
 STOPPED_EARLY = "stopped early"

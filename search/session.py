@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from search import _cluster, _tune, registry
+from search._limits import Limits
 from search._optuna import Study, study_name
 from search._tensorboard import BoardWriter
+from search.adaptations import further_settings
 from search.databases import JOURNAL
 from search.errors import FailedError, UserError
 from search.figures import front_png
+from search.further import FurtherTrials
 from search.plateau import Plateau
 from search.points import Observation, first_point
 from search.progress import Progress, counted, duration
 from search.proposals import completed
-from search.recorder import Recorder
+from search.recorder import Observer, Recorder
 from search.refusal import Gate
 from search.results import box_of, load_results
 from search.rundir import FINISHED, REFUSED, RunDir, now
@@ -85,19 +88,19 @@ class Session:
     def _recorder(self) -> Recorder:
         """Make the recorder, with all who watch; they know the trials of earlier sessions."""
         config, resources = self.config, self.config.resources
-        recorder = Recorder(
-            self.run, self.study, (self.progress, self.board), (resources.cpu, resources.gpu)
-        )
+        recorder = Recorder(self.run, self.study, held=(resources.cpu, resources.gpu))
         ended = sorted(recorder.of_state(*FINISHED), key=lambda r: (r.ended, r.id))
         self.gate = Gate(self._cheap, config.objectives, config.constraints, ended)
-        recorder.observers += (self.gate,)
+        watchers: tuple[Observer, ...] = (self.progress, self.board, self.gate)
         self.plateau: Plateau | None = None
         if rule := config.budget.plateau:
             box = self.info.get("hypervolume_box")
             self.plateau = Plateau(
                 rule.trials, rule.gain, config.objectives, config.constraints, box, ended
             )
-            recorder.observers += (self.plateau,)
+            watchers += (self.plateau,)
+        self.further = FurtherTrials(recorder, watchers)
+        recorder.observers = (*watchers, self.further)
         return recorder
 
     def _cheap(self, settings: Mapping[str, Value]) -> dict[str, float]:
@@ -109,6 +112,7 @@ class Session:
     def __enter__(self) -> Self:
         """Bring study and files together, and propose where to start."""
         self.left = self.recorder.reconcile()
+        self.further.reconcile()
         if not self.study.begun():
             self._seed()
             self.board.text("sweep", f"```yaml\n{self.run.sweep_file.read_text('utf-8')}```")
@@ -135,7 +139,7 @@ class Session:
     @property
     def missing(self) -> int:
         """Trials the run still lacks."""
-        return self.total - len(self.recorder.of_state(*FINISHED))
+        return self.total - sum(r.of is None for r in self.recorder.of_state(*FINISHED))
 
     def run_trials(self) -> None:
         """Run what is missing on the Ray that is connected.
@@ -149,7 +153,7 @@ class Session:
         _cluster.check_room(resources.cpu, resources.gpu)
         slots = _cluster.slots(resources.cpu, resources.gpu, resources.concurrent)
         budget = self.config.budget
-        limits = _tune.Limits(
+        limits = Limits(
             self.recorder,
             hours=self._hours_left(),
             cpu_hours=budget.cpu_hours,
@@ -167,7 +171,9 @@ class Session:
                 self.config,
                 _tune.trainable_of(self.config, self._settings(), data),
                 _tune.Steering(
-                    _tune.StudySearcher(self.recorder, self.left, limits.over, self.gate),
+                    _tune.StudySearcher(
+                        self.recorder, self.left, limits.over, self.beside, self.gate
+                    ),
                     _tune.Reporter(self.recorder, self.progress.tick),
                     limits,
                 ),
@@ -179,7 +185,14 @@ class Session:
         self._close(memory.peak_mib, limits)
         shutil.rmtree(self.run.ray, ignore_errors=True)  # Tune's own state, which nobody reads
 
-    def _close(self, peak_mib: float | None, limits: _tune.Limits) -> None:
+    def beside(self, config: dict[str, Value]) -> dict[str, Any]:
+        """What goes with a configuration: where its model lies trained, else further settings."""
+        if same := self.further.trained(config):
+            return {"trained": same}
+        count = self.config.evaluation.settings
+        return {"further": further_settings(config, self.space, count, self.config.seed)}
+
+    def _close(self, peak_mib: float | None, limits: Limits) -> None:
         """Settle what the session left, and say why it ended."""
         if limits.why and not limits.hopeless:
             for number in self.recorder.reconcile():

@@ -140,7 +140,10 @@ def _drive(
     address: str | None,
 ) -> None:
     """Run what is missing, then score the front."""
-    total, ended = int(run.info()["trials"]), sum(r["state"] in FINISHED for r in run.results())
+    total, ended = (
+        int(run.info()["trials"]),
+        sum(r["state"] in FINISHED and r.get("of") is None for r in run.results()),
+    )
     with ExitStack() as ray:
         if ended < total:
             connected = import_module("search._cluster").connected

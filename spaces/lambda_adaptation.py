@@ -58,6 +58,19 @@ SPACE: Space = {
         stage="adaptation",
         why="all holds every pattern; suffixes are the ones that save most, and quicker to score",
     ),
+    "test.steps": Int(
+        1,
+        10,
+        stage="adaptation",
+        why="MAML takes more steps at test than in training; all up to 10 cost one run",
+    ),
+    "test.rate": Float(
+        0.001,
+        1.0,
+        log=True,
+        stage="adaptation",
+        why="the range of inner_rate: a rate once learnt with may be bettered at test (ours)",
+    ),
     "epsilon": Float(
         0.0,
         0.05,

@@ -44,6 +44,19 @@ SPACE: Space = {
         log=True,
         why="the paper's Adam rate 0.001 and a decade to either side",
     ),
+    "test.steps": Int(
+        1,
+        10,
+        stage="adaptation",
+        why="the paper's test takes more steps than its training; all up to 10 cost one run",
+    ),
+    "test.rate": Float(
+        0.001,
+        1.0,
+        log=True,
+        stage="adaptation",
+        why="the range of inner_rate: a rate once learnt with may be bettered at test (ours)",
+    ),
     "epsilon": Float(
         0.0,
         0.05,

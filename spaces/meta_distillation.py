@@ -119,6 +119,21 @@ SPACE: Space = {
         when=_STUDENT,
         why="views give the teacher something the labels do not say; each one costs a pass (ours)",
     ),
+    "test.steps": Int(
+        1,
+        10,
+        stage="adaptation",
+        when=_STUDENT,
+        why="MAML takes more steps at test than in training; all up to 10 cost one run",
+    ),
+    "test.rate": Float(
+        0.001,
+        1.0,
+        log=True,
+        stage="adaptation",
+        when=_STUDENT,
+        why="the range of inner_rate: a rate once learnt with may be bettered at test (ours)",
+    ),
     "epsilon": Float(
         0.0,
         0.05,

@@ -21,7 +21,7 @@ from trainables._core.student import Student, StudentSpec
 from trainables._learner import Learner, MethodConfig, Outcome, flat_defaults, parse_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 SPACE: dict[str, Domain] = {
     "student.width": Int(4, 32, log=True, why="small to large"),
@@ -101,7 +101,7 @@ class FakeLearner(Learner):
         return Student(spec, spec.network().init(torch.Generator().manual_seed(self.run.seed)))
 
     @override
-    def finish(self) -> Outcome:
+    def finish(self, further: Sequence[Mapping[str, Any]] = ()) -> Outcome:
         student = self.student()
         params = student.spec.network().parameters()
         accuracy = self.accuracy()

@@ -19,7 +19,7 @@ from trainables._core.outer import DivergedError
 from trainables._core.settings import MethodConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "ConfigError",
@@ -90,8 +90,13 @@ class Learner(ABC):
         """A quick look: ``accuracy`` of the full pattern on the first validation tasks."""
 
     @abstractmethod
-    def finish(self) -> Outcome:
-        """The (pattern, step) table on validation tasks and the choice under epsilon."""
+    def finish(self, further: Sequence[Mapping[str, Value]] = ()) -> Outcome:
+        """The (pattern, step) table on validation tasks and the choice under epsilon.
+
+        Args:
+            further: configurations that differ in how the trained model is adapted alone; each
+                is answered from the same table, and those that choose the same are one.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -25,20 +25,20 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from typing_extensions import override
 
+from trainables._core.again import Again
+from trainables._core.digests import CheckpointError, check_digest, write_digest
 from trainables._core.parallel import out_of_memory
-from trainables._core.student import content_of
-from trainables._learner import DivergedError
+from trainables._core.scores import ScoresError
+from trainables._core.settings import ADAPTATION
+from trainables._core.student import StudentError, content_of
+from trainables._learner import DivergedError, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trainables._learner import ImageData, Learner, Outcome, RunSettings, TaskShape, Value
 
-STATE, DIGEST, STUDENT = "state.pt", "digest.json", "student"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is torn, or belongs to something else; it is named."""
+STATE, STUDENT = "state.pt", "student"
 
 
 class TimeLimitError(RuntimeError):
@@ -102,6 +102,11 @@ class TrialSettings:
     chunks: Chunks = Chunks()
     limit_s: float | None = None
 
+    def training(self, config: Mapping[str, Value], fingerprint: str) -> str:
+        """Digest of all that decides the trained model, however it is adapted at test."""
+        kept = {name: value for name, value in config.items() if name not in ADAPTATION}
+        return self.identity(kept, fingerprint)
+
     def identity(self, config: Mapping[str, Value], fingerprint: str) -> str:
         """Digest of all that decides a trial's result; a checkpoint fits only its own.
 
@@ -117,13 +122,16 @@ class TrialSettings:
 class LearnerTrainable(tune.Trainable):
     """One trial; the actor is reused for the next, and keeps the data open.
 
-    The configuration Tune hands over is ``{"id", "config", "restore"}``: the trial's number, its
-    dotted parameters, and checkpoints to start from, newest first; and ``"halvings"`` where a
-    process of this trial ran out of memory: it goes on with half as many tasks at a time.
+    The configuration Tune hands over is ``{"id", "config", "restore", "further", "trained"}``: the
+    trial's number, its dotted parameters, checkpoints to start from, newest first, configurations
+    that differ in adaptation alone, and directories of trials that trained the same model; and
+    ``"halvings"`` where a process of this trial ran out of memory: it goes on with half as many
+    tasks at a time.
     """
 
     _learner: Learner | None
     _outcome: Outcome | None
+    _training: str
     _state: dict[str, Any] | None
 
     @override
@@ -167,6 +175,8 @@ class LearnerTrainable(tune.Trainable):
         if self._outcome is not None:
             (folder / STUDENT).mkdir()
             self._outcome.student.save(folder / STUDENT)
+            if self._outcome.scores is not None:
+                self._outcome.scores.save(folder, self._training)
         elif self._learner is not None:
             state = {
                 "learner": self._learner.state_dict(),
@@ -202,7 +212,24 @@ class LearnerTrainable(tune.Trainable):
             share = f"1/{2**self._run.halvings} of the tasks at a time"
             self._notes.append(f"ran out of memory; went on with {share}")
         self._saved_at = time.perf_counter()
-        self._restore_from(config.get("restore") or [])
+        self._further: list[dict[str, Value]] = config.get("further") or []
+        self._again: Again | None = None
+        self._training = self._settings.training(self._config, self._handle.fingerprint)
+        if not self._known(config.get("trained") or []):
+            self._restore_from(config.get("restore") or [])
+
+    def _known(self, folders: Sequence[str]) -> bool:
+        """Look for the same training; what is found is adapted differently, and not trained."""
+        for folder in map(Path, folders):
+            try:
+                self._again = Again.load(folder, self._training)
+            except (StudentError, ScoresError) as error:
+                self._notes.append(f"{str(error).rstrip('.')}; it is trained again.")
+                continue
+            self._iteration_done = self._settings.run.iterations
+            self._notes.append(f"not trained: the model of trial {folder.name}, adapted anew")
+            return True
+        return False
 
     def _restore_from(self, folders: Sequence[str]) -> None:
         for folder in folders:
@@ -225,9 +252,7 @@ class LearnerTrainable(tune.Trainable):
     def _ready(self) -> Learner:
         if self._learner is None:
             torch.set_num_threads(self._settings.threads)
-            if self._opened is None:
-                self._opened = self._handle.open()
-            data, settings = self._opened, self._settings
+            data, settings = self._data(), self._settings
             self._cheap = settings.learner.cheap(
                 self._config, channels=data.channels, size=data.size, ways=settings.shape.ways
             )
@@ -237,6 +262,11 @@ class LearnerTrainable(tune.Trainable):
                 self._state = None
             self._learner = learner
         return self._learner
+
+    def _data(self) -> ImageData:
+        if self._opened is None:
+            self._opened = self._handle.open()
+        return self._opened
 
     def _check_time(self) -> None:
         limit = self._settings.limit_s
@@ -278,11 +308,44 @@ class LearnerTrainable(tune.Trainable):
             self._sums[name] = self._sums.get(name, 0.0) + value
 
     def _finish(self) -> dict[str, Any]:
-        self._outcome = self._ready().finish()
+        if self._again is not None:
+            self._outcome = self._answered(self._again)
+        else:
+            further = (self._further,) if self._further else ()
+            self._outcome = self._ready().finish(*further)
         self._release()
-        table = json.dumps(self._outcome.table)  # a string: loggers leave it alone
+        # strings: loggers leave them alone
+        table, more = json.dumps(self._outcome.table), json.dumps(self._more(self._outcome))
         end = {"finished": True, "table": table, DONE: True, SHOULD_CHECKPOINT: True}
-        return {**self._outcome.metrics, **end}
+        return {**self._outcome.metrics, **end, "further": more}
+
+    def _answered(self, again: Again) -> Outcome:
+        """The stored model under this trial's setting, from its table as far as that goes."""
+        torch.set_num_threads(self._settings.threads)
+        settings, data = self._settings, self._data()
+        self._cheap = settings.learner.cheap(
+            self._config, channels=data.channels, size=data.size, ways=settings.shape.ways
+        )
+        asked = [parse_config(settings.learner, one) for one in (self._config, *self._further)]
+        run = settings.run
+        return again.answer(
+            asked, data, settings.shape, seed=run.seed, tasks=run.validation_tasks,
+            device=run.device,
+        )  # fmt: skip
+
+    def _more(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """Further observations as plain data; what they took is theirs, not this trial's."""
+        self._cost_s -= sum(one.cost_s for one in outcome.further)
+        return [
+            {
+                "config": self._further[one.number],
+                "metrics": one.metrics,
+                "table": one.table,
+                "spec": one.spec.model_dump(mode="json"),
+                "cost_s": one.cost_s,
+            }
+            for one in outcome.further
+        ]
 
 
 def failure_of(error: BaseException, iteration: int) -> dict[str, Any]:
@@ -295,39 +358,6 @@ def failure_of(error: BaseException, iteration: int) -> dict[str, Any]:
     reason = ": ".join(part for part in (name, first) if part)
     trace = "".join(traceback.format_exception(error))
     return {"kind": kind or "error", "reason": reason, "iteration": iteration, "traceback": trace}
-
-
-def write_digest(folder: Path, identity: str) -> None:
-    """Write the digests of all files of a checkpoint, last, and whose it is."""
-    files = {
-        file.relative_to(folder).as_posix(): _sha256(file)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != DIGEST
-    }
-    text = json.dumps({"identity": identity, "files": files})
-    (folder / DIGEST).write_text(text, encoding="utf-8")
-
-
-def check_digest(folder: Path, identity: str | None = None) -> None:
-    """Hold a checkpoint against its digests.
-
-    Raises:
-        CheckpointError: It is missing, torn, or another configuration's.
-    """
-    try:
-        known = json.loads((folder / DIGEST).read_text(encoding="utf-8"))
-        files, whose = dict(known["files"]), known["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"The checkpoint {folder} is torn: it has no whole {DIGEST}."
-        ) from error
-    if identity is not None and whose != identity:
-        raise CheckpointError(
-            f"The checkpoint {folder} belongs to another configuration, data set or setting."
-        )
-    for name, digest in files.items():
-        if not (folder / name).is_file() or _sha256(folder / name) != digest:
-            raise CheckpointError(f"The checkpoint {folder} is torn: {name} is not what was saved.")
 
 
 def read_state(folder: Path, identity: str) -> dict[str, Any]:
@@ -344,7 +374,3 @@ def read_state(folder: Path, identity: str) -> dict[str, Any]:
             f"The checkpoint {folder} cannot be read: {type(error).__name__} in {STATE}."
         ) from error
     return state
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -41,7 +41,7 @@ from trainables._core.student import Student, StudentError
 from trainables._learner import ConfigError, Learner, parse_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trainables._core.ending import Outcome
     from trainables._core.episodes import ImageData, TaskShape
@@ -96,8 +96,10 @@ class LambdaAdaptation(Learner):
         return {"accuracy": quick_accuracy(self.rig, self.run.quick_tasks, self.run.seed)}
 
     @override
-    def finish(self) -> Outcome:
-        return finish(self.rig, tasks=self.run.validation_tasks, offset=self.run.seed)
+    def finish(self, further: Sequence[Mapping[str, Value]] = ()) -> Outcome:
+        parsed = [parse_config(type(self), one) for one in further]
+        tasks, offset = self.run.validation_tasks, self.run.seed
+        return finish(self.rig, tasks=tasks, offset=offset, further=parsed)
 
     @override
     def state_dict(self) -> dict[str, Any]:

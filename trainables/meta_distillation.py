@@ -41,6 +41,7 @@ from trainables._core.guidance import (
     teacher_step,
 )
 from trainables._core.networks import teacher as teacher_network
+from trainables._core.observe import told_of_training
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import (
     Training,
@@ -56,7 +57,7 @@ from trainables._core.settings import Frozen, MethodConfig
 from trainables._learner import Learner, parse_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trainables._core.episodes import ImageData, TaskShape
     from trainables._learner import RunSettings, Value
@@ -172,11 +173,13 @@ class MetaDistillation(Learner):
         return found
 
     @override
-    def finish(self) -> Outcome:
+    def finish(self, further: Sequence[Mapping[str, Value]] = ()) -> Outcome:
         tasks, seed = self.run.validation_tasks, self.run.seed
-        outcome = finish(self.rig, tasks=tasks, offset=seed)
+        parsed = [parse(one) for one in further]
+        outcome = finish(self.rig, tasks=tasks, offset=seed, further=parsed)
+        known: dict[str, float] = {}
         if self.teacher is not None:
-            outcome.metrics["teacher_accuracy"] = quick_accuracy(self.teacher.rig, tasks, seed)
+            known["teacher_accuracy"] = quick_accuracy(self.teacher.rig, tasks, seed)
         if self.guide is not None:
             values = guided_accuracies(
                 self.rig,
@@ -187,8 +190,8 @@ class MetaDistillation(Learner):
                 tasks=tasks,
                 with_labels=self.config.baseline == "tsmd",
             )
-            outcome.metrics["guided_accuracy"] = interval(values)[0]
-        return outcome
+            known["guided_accuracy"] = interval(values)[0]
+        return told_of_training(outcome, known)
 
     @override
     def state_dict(self) -> dict[str, Any]:

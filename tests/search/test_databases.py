@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from search import preflight
-from search._optuna import Study, open_database
+from search._optuna import Study
+from search._storages import open_database
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.databases import completed_url, unfit
 from search.errors import UserError

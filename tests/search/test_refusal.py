@@ -105,7 +105,7 @@ def searcher(tmp_path: Path, bounds: Any, left: Any = (), **gate: Any) -> StudyS
     run = RunDir(tmp_path)
     study = Study(run.journal, "mine", SPACE, AIMS, bounds, seed=1)
     recorder = Recorder(run, study)
-    return StudySearcher(recorder, list(left), str, Gate(cheap, AIMS, bounds, **gate))
+    return StudySearcher(recorder, list(left), str, gate=Gate(cheap, AIMS, bounds, **gate))
 
 
 def test_a_refused_suggestion_is_told_and_never_seen_by_an_actor(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from search import _tune
+from search._limits import Limits
 from search.config import SweepConfig, dump_sweep
 from search.constraints import Constraint
 from search.points import Observation
@@ -43,9 +44,9 @@ def opened(tmp_path: Path, sweep: SweepConfig) -> Session:
     return Session(run, sweep, load_data(sweep), began=time.monotonic())
 
 
-def asking(session: Session, limits: _tune.Limits | None = None) -> _tune.StudySearcher:
+def asking(session: Session, limits: Limits | None = None) -> _tune.StudySearcher:
     over = limits.over if limits is not None else str
-    return _tune.StudySearcher(session.recorder, session.left, over, session.gate)
+    return _tune.StudySearcher(session.recorder, session.left, over, gate=session.gate)
 
 
 def prune(session: Session, number: int) -> None:
@@ -99,12 +100,12 @@ def test_refused_configurations_use_up_no_budget_and_an_impossible_space_ends_it
         with pytest.raises(
             SweepFailedError, match=r"5 suggestions were all refused .* nearest had"
         ):
-            session._close(None, _tune.Limits(session.recorder))
+            session._close(None, Limits(session.recorder))
 
 
 def test_cpu_hours_are_counted_by_what_a_trial_holds(tmp_path: Path) -> None:
     with opened(tmp_path, config(resources={"cpu": 2.0})) as session:
-        limits = _tune.Limits(session.recorder, cpu_hours=3.0)
+        limits = Limits(session.recorder, cpu_hours=3.0)
         search = asking(session, limits)
         for name in "ab":
             handed: Any = search.suggest(name)

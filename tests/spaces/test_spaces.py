@@ -8,6 +8,7 @@ import spaces
 from search.entries import samples
 from search.registry import METHODS, check_settings, defaults, published, space
 from spaces._domains import Choice, Fixed, active, check_space, is_whole
+from trainables._core.settings import FOLLOWS
 
 FILES = sorted(path.stem for path in Path(spaces.__file__).parent.glob("[!_]*.py"))
 
@@ -44,7 +45,10 @@ def test_every_parameter_is_a_setting_of_the_same_kind(method):
     known = defaults(method)
     for name, domain in space(method).items():
         assert name in known
-        if isinstance(domain, Fixed):
+        if name in FOLLOWS:
+            assert not known[name]
+            assert domain.contains(known[FOLLOWS[name]])
+        elif isinstance(domain, Fixed):
             assert domain.value == known[name]
         elif not isinstance(domain, Choice):
             assert is_whole(domain.low) is is_whole(known[name])

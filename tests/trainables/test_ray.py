@@ -12,11 +12,11 @@ import torch
 from typing_extensions import override
 
 from tests import bundles, fakes
+from trainables._core.digests import CheckpointError, write_digest
 from trainables._core.student import Student
 from trainables._data import DataError
 from trainables._learner import RunSettings, TaskShape
 from trainables._ray import (
-    CheckpointError,
     Chunks,
     LearnerTrainable,
     TrialSettings,
@@ -256,7 +256,6 @@ def test_a_trial_that_starts_from_another_student_is_another_trial(tmp_path: Pat
 
 def test_a_checkpoint_that_would_run_code_is_refused(saved: Path) -> None:
     """The digests are right, the content is a pickle with more than tensors in it."""
-    from trainables._ray import write_digest
 
     torch.save({"learner": Path("x")}, saved / "state.pt")
     write_digest(saved, "mine")

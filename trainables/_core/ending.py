@@ -1,22 +1,21 @@
-"""How every method ends: the (pattern, step) table, the choice under epsilon, the test score."""
+"""What every method's end is made of: the (pattern, step) table, its prices, the test score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from trainables._core import evaluate
 from trainables._core.cost import adapt_macs, known_before
-from trainables._core.device import predict, profile_here, relative_error
+from trainables._core.device import predict, profile_here
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.evaluate import Batches
 from trainables._core.memory import adapt_mib
-from trainables._core.patterns import candidates, choose, first_updated
-from trainables._core.race import Scored, Terms, complete, race
+from trainables._core.patterns import candidates, first_updated
+from trainables._core.race import Scored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import torch
 
@@ -26,13 +25,24 @@ if TYPE_CHECKING:
     from trainables._core.networks import Network
     from trainables._core.patterns import Score
     from trainables._core.race import Key
-    from trainables._core.student import Student
+    from trainables._core.scores import Scores
+    from trainables._core.student import Student, StudentSpec
 
 CHUNK = 8  # tasks scored at once: beyond, caches overflow; measured
 VALIDATION_SEED, TEST_SEED = 1_000_003, 2_000_003
 
 Metric = float | int | str | None
-Price = Callable[["Network", "Setting", "TaskShape", Iterable["Key"]], dict["Key", float]]
+
+
+@dataclass(frozen=True)
+class Further:
+    """The same trained model under another adaptation setting."""
+
+    number: int  # of the setting, in the order asked
+    metrics: dict[str, Metric]
+    table: list[dict[str, Metric]]
+    spec: StudentSpec
+    cost_s: float  # what it took beside the others
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class Outcome:
     metrics: dict[str, Metric]
     table: list[dict[str, Metric]]
     student: Student
+    further: tuple[Further, ...] = ()
+    scores: Scores | None = None
 
 
 def at_size(tasks: Iterator[Episodes], size: int) -> Iterator[Episodes]:
@@ -83,14 +95,32 @@ def scored_tasks(
     patterns: Iterable[str],
 ) -> Scored:
     """An empty table of ``patterns`` and steps over ``tasks`` fixed tasks, to be filled."""
-    size = network.into[-1]
-    parts = sampler.parts(seed, tasks, CHUNK)
-    batches = Batches(lambda number: next(at_size(iter([sampler.episodes(parts[number])]), size)))
+    batches = fixed_batches(network, sampler, seed, tasks)
     return Scored(
         lambda number, wanted: batches.score(network, meta, setting, number, wanted),
-        [len(part) for part in parts],
-        [(p, t) for p in sorted(patterns, key=first_updated) for t in range(1, setting.steps + 1)],
+        chunks_of(tasks),
+        entries(patterns, setting.steps),
     )
+
+
+def fixed_batches(network: Network, sampler: Sampler, seed: int, tasks: int) -> Batches:
+    """The tasks of a seed, in numbered batches at the network's size."""
+    size, parts = network.into[-1], sampler.parts(seed, tasks, CHUNK)
+    return Batches(lambda number: next(at_size(iter([sampler.episodes(parts[number])]), size)))
+
+
+def chunks_of(tasks: int) -> list[int]:
+    """How many tasks each batch holds.
+
+    >>> chunks_of(20)
+    [8, 8, 4]
+    """
+    return [min(CHUNK, tasks - first) for first in range(0, tasks, CHUNK)]
+
+
+def entries(patterns: Iterable[str], steps: int) -> list[Key]:
+    """Every (pattern, step) of a table, patterns with the same frozen prefix side by side."""
+    return [(p, t) for p in sorted(patterns, key=first_updated) for t in range(1, steps + 1)]
 
 
 def macs(
@@ -111,6 +141,23 @@ def macs(
     }
 
 
+@dataclass(frozen=True)
+class Prices:
+    """What patterns take, whatever their rate: measured once each, on the first task."""
+
+    times: dict[str, list[float]]  # pattern -> milliseconds after t = 0..T steps
+    mib: dict[str, float]
+
+    def include(
+        self, network: Network, meta: Params, one: Episodes, setting: Setting, pattern: str
+    ) -> None:
+        """Measures a pattern, unless it has been with as many steps."""
+        if len(self.times.get(pattern, ())) <= setting.steps:
+            self.times[pattern] = evaluate.milliseconds(network, meta, one, setting, pattern)
+        if pattern not in self.mib:
+            self.mib[pattern] = adapt_mib(network, meta, one, setting, pattern)
+
+
 def measure(
     network: Network,
     meta: Params,
@@ -118,12 +165,16 @@ def measure(
     setting: Setting,
     seed: int,
     accuracies: Accuracies,
+    prices: Prices | None = None,
 ) -> list[Score]:
-    """The rows of what was scored, each pattern's time and memory measured on the first task."""
+    """The rows of what was scored, each pattern's time and memory measured on the first task.
+
+    What ``prices`` holds already is not measured again, and what is measured is put there.
+    """
     one = next(at_size(sampler.fixed(seed, 1, 1), network.into[-1]))
-    patterns = dict.fromkeys(pattern for pattern, _ in accuracies)
-    times = {p: evaluate.milliseconds(network, meta, one, setting, p) for p in patterns}
-    mib = {p: adapt_mib(network, meta, one, setting, p) for p in patterns}
+    prices = Prices({}, {}) if prices is None else prices
+    for pattern in dict.fromkeys(pattern for pattern, _ in accuracies):
+        prices.include(network, meta, one, setting, pattern)
     images = one.support.shape[1] * (1 + setting.views)
     profile = profile_here(one.support.device)
 
@@ -138,46 +189,7 @@ def measure(
             inductive=setting.inductive,
         )
 
-    return evaluate.table(network, accuracies, times, mib, predicted, setting, images)
-
-
-def conclude(
-    network: Network,
-    meta: Params,
-    sampler: Sampler,
-    setting: Setting,
-    *,
-    seed: int,
-    tasks: int,
-    epsilon: float,
-    which: str,
-    trained: str,
-    by: str = "race",
-    price: Price = macs,
-) -> tuple[dict[str, Metric], list[Score]]:
-    """The metrics every method reports and the table, as far as the choice needed it.
-
-    Times are one task at a time on this device; a pattern is chosen by its ``price``, which is
-    multiply-accumulates here. Whether found by a ``race`` or from the whole ``table``, the chosen
-    pattern and the reference are scored on all tasks.
-    """
-    patterns = allowed(trained, which)
-    scored = scored_tasks(
-        network, meta, sampler, setting, seed=seed, tasks=tasks, patterns=patterns
-    )
-    costs = price(network, setting, sampler.shape, scored.keys)
-    if by == "race":
-        images = sampler.shape.ways * sampler.shape.queries
-        terms = Terms((trained, setting.steps), epsilon, images)
-        race(scored, costs, terms)
-    else:
-        complete(scored)
-    rows = measure(network, meta, sampler, setting, seed, scored.accuracies())
-    cost = lambda row: costs[row.pattern, row.step]  # noqa: E731
-    chosen, full = choose(rows, epsilon, reference=trained, cost=cost)
-    metrics = metrics_of(network, meta, sampler, setting, seed, chosen, full)
-    predicted, measured = zip(*((row.predicted_ms, row.adapt_ms) for row in rows), strict=True)
-    return metrics | {"prediction_error": relative_error(predicted, measured)}, rows
+    return evaluate.table(network, accuracies, prices.times, prices.mib, predicted, setting, images)
 
 
 def metrics_of(

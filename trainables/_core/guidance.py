@@ -98,6 +98,7 @@ def build_teacher(
         normalisation=config.normalisation,
         epsilon=config.epsilon,
         patterns=config.patterns,
+        test=config.test,
         choice=config.choice,
     )
     network = networks.teacher(

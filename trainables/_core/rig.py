@@ -11,23 +11,20 @@ import torch
 
 from trainables._core import evaluate, networks
 from trainables._core.adapt import adapt
-from trainables._core.ending import (
-    VALIDATION_SEED,
-    Outcome,
-    as_rows,
-    at_size,
-    conclude,
-    trained_pattern,
-)
+from trainables._core.ending import VALIDATION_SEED, at_size, trained_pattern
 from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape, resized
 from trainables._core.evaluate import Setting
+from trainables._core.observe import Model, adaptation_of, conclude, told_of_training
 from trainables._core.outer import Objective, learn, query_logits, task_loss
 from trainables._core.parallel import Chunks
-from trainables._core.student import Student, StudentSpec
+from trainables._core.student import StudentSpec
 from trainables._core.views import view_labels, with_views
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trainables._core.adapt import Adapted
+    from trainables._core.ending import Outcome
     from trainables._core.layers import Params
     from trainables._core.networks import Network
     from trainables._core.outer import MetaOptimiser
@@ -216,24 +213,9 @@ def quick_accuracy(rig: Rig, tasks: int, offset: int = 0) -> float:
     return evaluate.interval(found[rig.pattern, setting.steps])[0]
 
 
-def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
-    """The common ending: table, choice, student."""
+def finish(rig: Rig, *, tasks: int, offset: int, further: Sequence[MethodConfig] = ()) -> Outcome:
+    """The common ending: table, choice, student; the same for further adaptation settings."""
     c = rig.config
-    meta = {n: p.detach() for n, p in rig.meta.items()}
-    metrics, table = conclude(
-        rig.network,
-        meta,
-        rig.validation,
-        rig.setting,
-        seed=offset + VALIDATION_SEED,
-        tasks=tasks,
-        epsilon=c.epsilon,
-        which=c.patterns,
-        trained=rig.pattern,
-        by=c.choice,
-    )
-    metrics["train_seconds"] = rig.seconds
-    metrics["normalisation"] = c.normalisation
     spec = StudentSpec.model_validate(
         {
             "kind": rig.kind,
@@ -248,16 +230,27 @@ def finish(rig: Rig, *, tasks: int, offset: int) -> Outcome:
             "input_size": rig.network.into[-1],
             "mean": rig.data.mean,
             "std": rig.data.std,
-            "pattern": metrics["pattern"],
+            "pattern": rig.pattern,
             "layers": rig.network.layers,
-            "inner_steps": metrics["inner_steps"],
+            "inner_steps": c.inner_steps,
             "inner_rate": c.inner_rate,
             "views": c.views,
             "normalisation": c.normalisation,
         }
     )
-    cpu = {n: p.cpu().clone() for n, p in meta.items()}
-    return Outcome(metrics, as_rows(table), Student(spec, cpu))
+    model = Model(
+        rig.network,
+        {n: p.detach() for n, p in rig.meta.items()},
+        spec,
+        rig.pattern,
+        c.inner_steps,
+        c.inner_rate,
+        rig.validation,
+        offset + VALIDATION_SEED,
+        tasks,
+    )
+    settings = [adaptation_of(one, c.inner_steps, c.inner_rate) for one in (c, *further)]
+    return told_of_training(conclude(model, settings), {"train_seconds": rig.seconds})
 
 
 class Training:

@@ -24,6 +24,13 @@ class StudentSettings(Frozen):
     down: Literal["stride", "pool"] = "stride"
 
 
+class AtTestSettings(Frozen):
+    """The student's adaptation at test, where it is to differ from that of meta-training."""
+
+    steps: int = Field(default=0, ge=0, le=100)  # T; 0: inner_steps
+    rate: float = Field(default=0.0, ge=0, le=10)  # alpha; 0: inner_rate
+
+
 class MethodConfig(Frozen):
     """What every method has: a student, an inner loop, an outer loop and a choice of pattern."""
 
@@ -40,3 +47,11 @@ class MethodConfig(Frozen):
     patterns: Literal["all", "suffixes"] = "all"
     precision: Literal["highest", "high", "medium"] = "highest"  # of meta-training's products
     choice: Literal["race", "table"] = "race"  # score what can still be chosen, or every pattern
+    test: AtTestSettings = AtTestSettings()
+
+
+ADAPTATION = ("test.steps", "test.rate", "epsilon", "patterns", "choice")
+"""What may change after training: the same trained model answers for all of it."""
+
+FOLLOWS = {"test.steps": "inner_steps", "test.rate": "inner_rate"}
+"""What a setting that is 0 takes its value from."""
