@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from search.metrics import unsteady
 from search.paired import TASKS_FILE
-from search.rundir import FINISHED, FURTHER, SCORES, RunDir, now, write_json
+from search.rundir import FINISHED, FURTHER, REFUSED, SCORES, STOPPED_EARLY, RunDir, now, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,12 +36,14 @@ class Record:
 
     Attributes:
         id: Its number in the study.
-        state: RUNNING, COMPLETE, PRUNED or FAIL.
+        state: RUNNING, COMPLETE, PRUNED, FAIL, or REFUSED: never run, and no trial of the budget.
         config: What was drawn or fixed, dotted.
         metrics: The last values; of a stopped trial, what it had reached.
         failure: Kind, reason and meta-iteration; None where it did not fail.
         cost_s: Seconds it held its resources.
-        stopped: Why it was stopped early; empty where it was not.
+        cpu_s: The same times the CPU cores it held.
+        gpu_s: The same times the GPUs it held.
+        stopped: Why it was stopped early or refused; empty where it was not.
         notes: What happened on the way, such as a checkpoint gone on from.
         reports: The curve: one row for each report with a quick validation.
         started: When it first ran, UTC.
@@ -55,6 +57,8 @@ class Record:
     metrics: dict[str, Any] = field(default_factory=dict)
     failure: dict[str, Any] | None = None
     cost_s: float = 0.0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
     stopped: str = ""
     notes: list[str] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
@@ -83,10 +87,17 @@ class Recorder:
         run: The run directory.
         study: The study of the run.
         observers: Who is told, after everything is written.
+        held: CPU cores and GPUs that one trial holds.
     """
 
-    def __init__(self, run: RunDir, study: Study, observers: Sequence[Observer] = ()) -> None:
-        self.run, self.study, self.observers = run, study, tuple(observers)
+    def __init__(
+        self,
+        run: RunDir,
+        study: Study,
+        observers: Sequence[Observer] = (),
+        held: tuple[float, float] = (1.0, 0.0),
+    ) -> None:
+        self.run, self.study, self.observers, self.held = run, study, tuple(observers), held
         self.records: dict[int, Record] = {}
         for result in run.results():
             self.records[int(result["id"])] = Record(**result)
@@ -106,7 +117,7 @@ class Recorder:
             if state == "WAITING" or state in FINISHED:
                 continue
             record = self.records.get(number)
-            if record is not None and record.state in FINISHED:
+            if record is not None and record.state in (*FINISHED, REFUSED):
                 self._tell(record)  # the driver died between the file and the study
             else:
                 left.append(number)
@@ -136,6 +147,7 @@ class Recorder:
         metrics = {k: v for k, v in row.items() if k not in _CONTROL}
         record.metrics.update(metrics)
         record.cost_s = float(row.get("cost_s", record.cost_s))
+        record.cpu_s, record.gpu_s = (record.cost_s * held for held in self.held)
         for note in row.get("notes", ()):
             if note not in record.notes:
                 record.notes.append(note)
@@ -168,7 +180,7 @@ class Recorder:
             self._end(replace(record, state="FAIL"))
         elif number not in self._tables:
             at = record.reports[-1]["iteration"] if record.reports else 0
-            reason = f"stopped early at meta-iteration {at}: others were better"
+            reason = f"{STOPPED_EARLY} at meta-iteration {at}: others were better"
             self._end(replace(record, state="PRUNED", stopped=reason))
         elif problem := unsteady(record.metrics, self.wanted()):
             failure = {"kind": "noisy latency", "reason": problem}
@@ -188,6 +200,23 @@ class Recorder:
     def cut(self, number: int, reason: str) -> None:
         """Note that a trial was cut by the budget."""
         self._end(replace(self.records[number], state="PRUNED", stopped=reason))
+
+    def refuse(self, suggestion: Suggestion, known: Mapping[str, Any], reason: str) -> None:
+        """Note a configuration that is refused before it costs anything; nobody watches those.
+
+        Args:
+            suggestion: What the study drew.
+            known: Its metrics known before training.
+            reason: Why it is refused.
+        """
+        at = now()
+        record = Record(
+            suggestion.number, suggestion.config, REFUSED, dict(known), stopped=reason,
+            started=at, ended=at,
+        )  # fmt: skip
+        self.records[record.id] = record
+        self._write(record)
+        self._tell(record)
 
     def amend(self, number: int, metrics: Mapping[str, Any]) -> None:
         """Add metrics to a finished trial, such as its score on test classes."""
@@ -248,7 +277,7 @@ class Recorder:
     def _tell(self, record: Record) -> None:
         if record.state == "COMPLETE":
             self.study.complete(record.id, record.metrics)
-        elif record.state == "PRUNED":
+        elif record.state in ("PRUNED", REFUSED):
             self.study.prune(record.id, record.metrics, record.stopped)
         else:
             self.study.fail(record.id, record.failure or {}, record.metrics)

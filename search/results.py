@@ -22,7 +22,8 @@ from search.metrics import METRICS, MIXED, TIMED, normalisation_among, normalisa
 from search.paired import Comparison, compare
 from search.pareto import front, hypervolume, losses
 from search.progress import counted, duration, show
-from search.rundir import RunDir, finite
+from search.rundir import FINISHED, REFUSED, RunDir, finite
+from search.spending import Spending, spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -100,6 +101,14 @@ class RunResults:
         """Return the feasible trials' accuracies against the best one's, task by task."""
         return compare(self.run, self.feasible(), self.front())
 
+    def spending(self) -> Spending:
+        """Return what the run cost, and what early stopping saved."""
+        resources, iterations = self.config.resources, self.config.budget.iterations
+        return spending(
+            self.trials, iterations=iterations, cpu=resources.cpu, gpu=resources.gpu,
+            hypervolume=self.hypervolume(),
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``results --json``; every metric is there, null where unknown."""
         return {
@@ -108,6 +117,7 @@ class RunResults:
             "objectives": dict(self.config.objectives),
             "constraints": [str(c) for c in self.config.constraints],
             "hypervolume": finite(self.hypervolume()),
+            "spending": finite(self.spending().to_json()),
             "trials": [trial_json(trial) for trial in self.trials],
             "front": [trial["id"] for trial in self.front()],
             "paired": finite(self.paired().to_json()),
@@ -165,6 +175,8 @@ class RunResults:
     def _state(self, trial: Mapping[str, Any]) -> str:
         if trial["failure"]:
             return f"FAIL: {trial['failure']['kind']}"
+        if trial["state"] == REFUSED:
+            return "refused"
         cut = trial["state"] == "RUNNING" and not self.driven
         return "interrupted" if cut else str(trial["state"])
 
@@ -189,7 +201,7 @@ class RunResults:
         states = ", ".join(f"{n} {words[s]}" for s, n in count.items() if n)
         cost = sum(t["cost_s"] for t in self.trials)
         volume = self.hypervolume()
-        ended = len(own) - count["RUNNING"]
+        ended = sum(t["state"] in FINISHED for t in own)
         total = int(self.info.get("trials", len(own)))
         share = (
             f"{ended} of {counted(total, 'trial')}" if ended < total else counted(ended, "trial")
@@ -197,12 +209,18 @@ class RunResults:
         lines = [f"{share}: {states or 'none'}; {duration(cost)} of trial time"]
         if (waited := sum(t["metrics"].get("lease_s") or 0.0 for t in self.trials)) >= 1:
             lines[0] += f", {duration(waited)} of it waiting so that times are taken alone"
+        if refused := sum(t["state"] == REFUSED for t in self.trials):
+            lines.append(
+                f"{counted(refused, 'configuration')} refused before training, at no cost; "
+                "`--json` has the reasons"
+            )
         if beside := len(self.trials) - len(own):
             lines.append(f"and {counted(beside, 'further adaptation')} of their trained models")
         if ended < total and not self.driven:
             lines.append(f"the run was stopped; `fewtune resume {self.run.path}` goes on with it")
         size = f"* on the front: {len(best)} of {counted(len(self.feasible()), 'feasible trial')}"
         lines.append(size + (f"; hypervolume {volume:.3f}" if volume is not None else ""))
+        lines += self.spending().lines()
         if not best and count["COMPLETE"]:
             lines.append(self._hint())
         return lines
@@ -283,7 +301,8 @@ def trial_json(trial: Mapping[str, Any]) -> dict[str, Any]:
     """Return one trial as ``results --json`` shows it."""
     metrics = {name: trial["metrics"].get(name) for name in METRICS}
     document = {**trial, "metrics": {**metrics, **trial["metrics"]}}
-    keys = ("id", "state", "config", "metrics", "failure", "cost_s", "stopped", "notes", "of")
+    keys = ("id", "state", "config", "metrics", "failure", "cost_s", "cpu_s", "gpu_s", "stopped",
+            "notes", "of")  # fmt: skip
     return {key: finite(document.get(key)) for key in keys}
 
 

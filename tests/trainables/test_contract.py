@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from typing_extensions import override
 
 from search.metrics import EARLY
 from search.registry import METHODS, learner
@@ -227,12 +228,14 @@ def test_training_and_scoring_share_the_node_and_times_have_it_alone(method, dat
     held = []
 
     class Noted(Lease):
+        @override
         @contextmanager
         def shared(self):
             held.append("shared" if not self._held else "inside")
             with super().shared() as had:
                 yield had
 
+        @override
         @contextmanager
         def exclusive(self):
             held.append("exclusive" if not self._held else "inside")
