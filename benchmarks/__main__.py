@@ -34,7 +34,8 @@ ARMS = "alone,paper_kl,inner_tenth,outer_tau1,alone_views,outer_views"
 # was measured once, and is held against its floors alone
 COMMANDS: dict[str, str] = {
     "adaptation": (
-        "adaptation --iterations 120 --validation-tasks 120 --test-tasks 400 --rounds 7 --repeats 3"
+        "adaptation --iterations 400 --validation-tasks 300 --test-tasks 400 --rounds 15 "
+        "--repeats 3"
     ),
     "meta_training": "meta_training --rounds 3",
     "roofline": "roofline",

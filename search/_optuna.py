@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 from typing_extensions import override
 
-from search.errors import OUT_OF_MEMORY
+from search._storages import close_database, open_database, open_journal
+from search.databases import JOURNAL
+from search.errors import OUT_OF_MEMORY, UserError
 from search.pareto import losses
 from search.rundir import finite
 from search.window import View, Window
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
     from search.constraints import Constraint
     from search.metrics import Direction
+    from search.points import Observation
 
+ORIGIN = "observed in"  # the user attribute that marks another run's trial
 OF = "of"  # user attribute of a trial that is another's model, adapted differently
 MEMORY_CONSTRAINT = "fits in memory"
 
@@ -63,6 +65,8 @@ class Study:
 
     Attributes:
         journal: The journal file; made where there is none.
+        storage: ``journal``, or what names a database's URL; the URL itself is never kept.
+        fresh: Whether the study must not be there yet; a database may hold another run's.
         name: What ``study_name`` returned.
         space: What is drawn, in this order.
         objectives: Metric to direction.
@@ -78,23 +82,31 @@ class Study:
     constraints: Sequence[Constraint] = ()
     seed: int = 0
     startup: int = 10
+    storage: str = JOURNAL
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        _drop_torn_line(self.journal)
-        backend = JournalFileBackend(str(self.journal), lock_obj=_NoLock(str(self.journal)))
         directions: list[Literal["maximize", "minimize"]] = [
             "maximize" if d == "max" else "minimize" for d in self.objectives.values()
         ]
         self._live: dict[int, optuna.Trial] = {}
         self._window = Window[optuna.trial.FrozenTrial]()
-        self._study = optuna.create_study(
-            study_name=self.name,
-            storage=JournalStorage(backend),
-            directions=directions,
-            sampler=self._sampler(0),
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                study_name=self.name,
+                storage=self._opened(),
+                directions=directions,
+                sampler=self._sampler(0),
+                load_if_exists=not self.fresh,
+            )
+        except optuna.exceptions.DuplicatedStudyError:
+            self.close()
+            raise UserError(
+                f"The database (`study` in the sweep file) has a study {self.name} already: "
+                "another run writes to it. Give this run another --name."
+            ) from None
+        self.fresh = False
         with warnings.catch_warnings():  # experimental, and only names columns in other tools
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(self.objectives))
@@ -109,6 +121,18 @@ class Study:
         self.__dict__.update(state)
         self.__post_init__()
 
+    def close(self) -> None:
+        """Give a database's connections back; a journal has nothing open."""
+        if self._database is not None:
+            close_database(self._database)
+
+    def _opened(self) -> optuna.storages.BaseStorage:
+        self._database: optuna.storages.RDBStorage | None = None
+        if self.storage != JOURNAL:
+            self._database = open_database(self.storage)
+            return self._database
+        return open_journal(self.journal)
+
     def states(self) -> dict[int, str]:
         """Return the state of every trial by its number."""
         return {t.number: t.state.name for t in self._trials()}
@@ -116,7 +140,37 @@ class Study:
     def propose(self, config: Mapping[str, Value]) -> None:
         """Queue a configuration to be handed out before anything is drawn."""
         drawn = {k: v for k, v in config.items() if not isinstance(self.space[k], Fixed)}
-        self._study.enqueue_trial(drawn, skip_if_exists=True)
+        queued = [t.system_attrs.get("fixed_params") for t in self._trials()]
+        if drawn not in queued:  # unlike skip_if_exists, which other runs' trials would count for
+            self._study.enqueue_trial(drawn)
+
+    def begun(self) -> bool:
+        """Tell whether a trial of this study's own was handed out."""
+        return any(
+            t.state != TrialState.WAITING and ORIGIN not in t.user_attrs for t in self._trials()
+        )
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Add what other runs observed, for the sampler to learn from; what is there stays once.
+
+        Raises:
+            ValueError: One of them has no finite number for an objective or a constraint.
+        """
+        known = {t.user_attrs.get(ORIGIN) for t in self._trials()}
+        for one in observations:
+            if one.origin in known:
+                continue
+            if problem := self.unusable(one.metrics):
+                raise ValueError(f"The trial {one.origin} cannot be observed: {problem}")
+            drawn = {k: v for k, v in one.config.items() if not isinstance(self.space[k], Fixed)}
+            trial = optuna.trial.create_trial(
+                params=drawn,
+                distributions={name: _distribution(self.space[name]) for name in drawn},
+                values=self._values(one.metrics),
+                user_attrs={**finite(dict(one.metrics)), ORIGIN: one.origin},
+                constraints={str(c): c.violation(one.metrics) for c in self.constraints},
+            )
+            self._study.add_trial(trial)
 
     def ask(self) -> Suggestion:
         """Draw the next trial."""
@@ -177,9 +231,7 @@ class Study:
         if problem := self.unusable(metrics):
             raise ValueError(f"Trial {number} cannot be recorded as complete: {problem}")
         self._describe(number, metrics)
-        point = losses(metrics, self.objectives) or ()
-        signs = [-1.0 if d == "max" else 1.0 for d in self.objectives.values()]
-        self._tell(number, TrialState.COMPLETE, [s * x for s, x in zip(signs, point, strict=True)])
+        self._tell(number, TrialState.COMPLETE, self._values(metrics))
 
     def prune(self, number: int, metrics: Mapping[str, object], reason: str) -> None:
         """Record a trial that was stopped early, with what it had reached."""
@@ -215,6 +267,11 @@ class Study:
             if not math.isfinite(value):
                 return f"the metric {name} is {value}, which is no finite number."
         return ""
+
+    def _values(self, metrics: Mapping[str, object]) -> list[float]:
+        point = losses(metrics, self.objectives) or ()
+        signs = [-1.0 if d == "max" else 1.0 for d in self.objectives.values()]
+        return [s * x for s, x in zip(signs, point, strict=True)]
 
     def _describe(self, number: int, metrics: Mapping[str, object]) -> None:
         trial, known = self._trial(number), self._frozen(number).constraints
@@ -282,28 +339,6 @@ class _Windowed(optuna.samplers.TPESampler):
         )
 
 
-class _NoLock(JournalFileOpenLock):
-    """The run's driver lock stands for it: one writer, and none left behind by a kill."""
-
-    @override
-    def acquire(self) -> bool:
-        return True
-
-    @override
-    def release(self) -> None:
-        return None
-
-
-def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
-    if isinstance(domain, Float):
-        return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
-    if isinstance(domain, Int):
-        return trial.suggest_int(name, domain.low, domain.high, log=domain.log)
-    if isinstance(domain, Choice):
-        return cast("Value", trial.suggest_categorical(name, domain.options))
-    return domain.value
-
-
 def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
     """What ``_suggest`` draws from."""
     if isinstance(domain, Float):
@@ -315,11 +350,11 @@ def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
     raise TypeError(f"A fixed parameter is not drawn; found {domain.text()}.")
 
 
-def _drop_torn_line(journal: Path) -> None:
-    """Cut a last line that a killed driver left half-written; it was never acted upon."""
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.truncate(data.rfind(b"\n") + 1)
+def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
+    if isinstance(domain, Float):
+        return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Int):
+        return trial.suggest_int(name, domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Choice):
+        return cast("Value", trial.suggest_categorical(name, domain.options))
+    return domain.value

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ray import tune
-from ray.tune import Callback, Stopper
+from ray.tune import Callback
 from ray.tune.result import AUTO_RESULT_KEYS, DONE, SHOULD_CHECKPOINT, TRIAL_ID
 from ray.tune.search import Searcher
 from typing_extensions import override
 
+from search._asha import asha
 from search._schedulers import ParetoHalving
 from search.errors import OUT_OF_MEMORY
 from search.rundir import FINISHED, tune_name
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ray.tune.experiment import Trial
+    from ray.tune.schedulers import TrialScheduler
 
     from search._cluster import SharedData
+    from search._limits import Limits
     from search.config import SweepConfig
     from search.recorder import Recorder
+    from search.refusal import Gate
     from spaces._domains import Value
     from trainables._ray import TrialSettings
 
@@ -52,6 +55,7 @@ class StudySearcher(Searcher):
         left: Trials to hand out again.
         over: Says why no more trials are to be started; empty while they are.
         beside: What goes with a configuration: further settings, and where its model lies trained.
+        gate: Says which configurations are refused before they cost anything; None: none are.
     """
 
     def __init__(
@@ -60,9 +64,10 @@ class StudySearcher(Searcher):
         left: list[int],
         over: Callable[[], str],
         beside: Callable[[dict[str, Value]], dict[str, Any]] = lambda _: {},
+        gate: Gate | None = None,
     ) -> None:
         super().__init__()
-        self._beside = beside
+        self._beside, self._gate = beside, gate
         self._recorder: Recorder | None = recorder
         self._over: Callable[[], str] | None = over
         self._left = deque(left)
@@ -73,14 +78,19 @@ class StudySearcher(Searcher):
         """Hand out a trial: its number, its configuration and what it can go on from."""
         if self._recorder is None or self._over is None:
             raise RuntimeError("This searcher was copied away from its driver and cannot ask.")
-        if self._over():
-            return str(Searcher.FINISHED)
-        study = self._recorder.study
-        suggestion = study.ask_again(self._left.popleft()) if self._left else study.ask()
-        restore = self._recorder.start(suggestion)
-        self.numbers[trial_id] = suggestion.number
-        handed = {"id": suggestion.number, "config": suggestion.config, "restore": restore}
-        return {**handed, **self._beside(suggestion.config)}
+        while not (self._over() or (self._gate is not None and self._gate.nothing_left())):
+            study = self._recorder.study
+            suggestion = study.ask_again(self._left.popleft()) if self._left else study.ask()
+            if self._gate is not None and suggestion.number not in self._recorder.records:
+                reason, known = self._gate.refuses(suggestion.config)
+                if reason:
+                    self._recorder.refuse(suggestion, known, reason)
+                    continue
+            restore = self._recorder.start(suggestion)
+            self.numbers[trial_id] = suggestion.number
+            handed = {"id": suggestion.number, "config": suggestion.config, "restore": restore}
+            return {**handed, **self._beside(suggestion.config)}
+        return str(Searcher.FINISHED)
 
     @override
     def on_trial_complete(
@@ -101,64 +111,8 @@ class StudySearcher(Searcher):
     @override
     def __getstate__(self) -> dict[str, Any]:
         """Without the driver's own objects."""
-        return {**self.__dict__, "_recorder": None, "_over": None, "_beside": None}
-
-
-@dataclass
-class Limits(Stopper):
-    """Ends a sweep: wall clock, GPU-hours, or nothing but the same failure.
-
-    Attributes:
-        recorder: The run's.
-        gpu: GPUs that one trial holds.
-        hours: Left for this session; None: no limit.
-        gpu_hours: For the whole run; None: no limit.
-        why: Why the sweep ends before its trials are done; empty while it does not.
-        hopeless: Whether that is because every trial failed alike.
-    """
-
-    recorder: Recorder
-    gpu: float = 0.0
-    hours: float | None = None
-    gpu_hours: float | None = None
-    why: str = ""
-    hopeless: bool = False
-    began: float = field(default_factory=time.monotonic)
-
-    def over(self) -> str:
-        """Say why the sweep ends; remembers the first reason."""
-        if not self.why:
-            self.why = self._spent() or self._doomed()
-        return self.why
-
-    @override
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single trial is stopped here."""
-        return False
-
-    @override
-    def stop_all(self) -> bool:
-        """Tell Tune to stop everything."""
-        return bool(self.over())
-
-    @override
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing travels: Tune pickles it, nobody reads it back."""
-        return {}
-
-    def _spent(self) -> str:
-        if self.hours is not None and time.monotonic() - self.began > self.hours * 3600:
-            return "the wall-clock budget (budget.hours) is used up"
-        if self.gpu_hours is not None and self.gpu:
-            used = sum(r.cost_s for r in self.recorder.records.values()) * self.gpu / 3600
-            if used >= self.gpu_hours:
-                return f"the budget of {self.gpu_hours:g} GPU-hours (budget.gpu_hours) is used up"
-        return ""
-
-    def _doomed(self) -> str:
-        why = self.recorder.hopeless()
-        self.hopeless = bool(why)
-        return why
+        own = ("_recorder", "_over", "_beside", "_gate")
+        return {**self.__dict__, **dict.fromkeys(own)}
 
 
 class Reporter(Callback):
@@ -316,10 +270,12 @@ def trainable_of(
     return cast("type[tune.Trainable]", tune.with_resources(ready, wanted))
 
 
-def _scheduler(config: SweepConfig, reporter: Reporter) -> ParetoHalving | None:
+def _scheduler(config: SweepConfig, reporter: Reporter) -> TrialScheduler | None:
     early = config.early_stopping
     if not early.enabled:
         return None
+    if early.by == "asha":
+        return asha(config, reporter.recorder.of_state("COMPLETE", "PRUNED"))
     scheduler = ParetoHalving(
         config.budget.iterations,
         config.objectives,

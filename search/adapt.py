@@ -14,6 +14,7 @@ import torch
 from search.bundle import read_bundle
 from search.folders import query_images, support_images
 from trainables._core.evaluate import TIMED_RUNS, WARM_UP_RUNS
+from trainables._core.lease import node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +157,8 @@ def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = No
     labels = torch.tensor([names.index(label) for label in given.labels])
     spec = student.spec
     with _one_thread():
-        adapted, laps = _timed(student, given.pixels, labels, len(names))
+        with node().exclusive():  # not beside a trial of a sweep on this machine
+            adapted, laps = _timed(student, given.pixels, labels, len(names))
         chances = None if asked is None else _probabilities(student, adapted, asked.pixels)
     predictions: tuple[Prediction, ...] = ()
     accuracy: float | None = None

@@ -8,10 +8,12 @@ from pydantic import BaseModel, ValidationError
 
 from search import registry
 from search.constraints import Constraint, contradictions
+from search.databases import read_study
 from search.documents import Document, Place, kind
 from search.entries import read_entry, samples
 from search.errors import Problem, UserError, nearest, suggest
 from search.metrics import METRICS, USABLE, refusal
+from search.proposals import read_points
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +28,7 @@ NAME_FORM = (
     "A name has up to 100 letters, digits, dots, dashes and underscores and starts with a letter "
     "or a digit"
 )
-_BY_HAND = ("space", "objectives", "constraints")
+_BY_HAND = ("space", "objectives", "constraints", "points", "study")
 
 
 def check(
@@ -48,6 +50,8 @@ def check(
         "space": _space(document, problems, settings=settings),
         "objectives": _objectives(document, problems),
         "constraints": _constraints(document, problems),
+        "points": read_points(document, problems),
+        "study": read_study(document, problems),
     }
     values.update({key: parsed[key] for key in _BY_HAND if key in values})
     config: Schema | None = None

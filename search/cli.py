@@ -16,8 +16,12 @@ from search.options import (
     FOLDER,
     InOrder,
     address_option,
+    from_option,
     json_option,
+    rename_option,
     set_option,
+    storage_option,
+    study_option,
     version_option,
 )
 from search.outlets import console, echo, end, tidy_stdout, write_json
@@ -44,15 +48,13 @@ def cli(*, debug: bool) -> None:
 @click.argument("file", required=False, type=FILE, metavar="[FILE.yaml]")
 @set_option
 @click.option("--name", help="Name of the run; left out: method, data and time.")
-@click.option(
-    "--storage",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where run directories are made.",
-)
+@storage_option
 @address_option
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Instead of the file's.")
-def sweep(
+@study_option
+@from_option
+@rename_option
+def sweep(  # noqa: PLR0913 - one argument for each word of the command
     *,
     file: Path | None,
     overrides: tuple[str, ...],
@@ -60,17 +62,23 @@ def sweep(
     storage: Path | None,
     address: str | None,
     trials: int | None,
+    study: str | None,
+    earlier: tuple[Path, ...],
+    renames: tuple[str, ...],
 ) -> None:
     """Run a sweep; without FILE.yaml the quickstart."""
     from search.config import check_name, load_sweep
 
-    budget = () if trials is None else (f"budget.trials={trials}",)
-    config = load_sweep(file, (*overrides, *budget))
+    options = {"budget.trials": trials, "study": study}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    config = load_sweep(file, (*overrides, *given))
     if name is not None:
         check_name(name)
     from search.sweep import run_sweep
+    from search.warm import WarmStart
 
-    _done(run_sweep(config, name=name, storage=storage, address=address))
+    start = WarmStart.read(earlier, renames)
+    _done(run_sweep(config, name=name, storage=storage, address=address, earlier=start))
 
 
 @cli.command()

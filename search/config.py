@@ -18,11 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from search import checks, registry
 from search.constraints import Constraint  # noqa: TC001 - pydantic reads it
+from search.databases import JOURNAL
 from search.documents import Document, read_mapping
 from search.entries import write_entry
 from search.errors import UserError, raise_problems
 from search.metrics import Direction  # noqa: TC001 - pydantic reads it
 from search.overrides import apply_overrides, resolve_paths
+from search.proposals import check_points
 from spaces._domains import Domain, Fixed, Space, Value
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -64,6 +66,18 @@ class DataConfig(_Section):
     seed: int = Field(default=0, ge=0)
 
 
+class PlateauConfig(_Section):
+    """The plateau rule: stop when the last trials hardly moved the hypervolume.
+
+    Attributes:
+        trials: How many trials that ended last are looked at.
+        gain: By how much they must have raised the hypervolume, a share of its box.
+    """
+
+    trials: _Count
+    gain: float = Field(default=0.001, gt=0, lt=1)
+
+
 class BudgetConfig(_Section):
     """What a sweep may cost; it stops at whichever comes first.
 
@@ -71,14 +85,18 @@ class BudgetConfig(_Section):
         trials: Configurations tried.
         iterations: Meta-iterations per trial.
         hours: Wall-clock hours of the whole sweep; None: no limit.
+        cpu_hours: Hours times CPU cores held by trials; None: no limit.
         gpu_hours: Hours times GPUs held by trials; None: no limit.
+        plateau: The rule that stops a sweep whose hypervolume stands still; None: off.
         trial_hours: Hours of a single trial, which fails then; None: no limit.
     """
 
     trials: _Count = 32
     iterations: _Count = 2000
     hours: _Hours | None = None
+    cpu_hours: _Hours | None = None
     gpu_hours: _Hours | None = None
+    plateau: PlateauConfig | None = None
     trial_hours: _Hours | None = None
 
 
@@ -121,11 +139,15 @@ class EarlyStoppingConfig(_Section):
 
     Attributes:
         enabled: Whether it is at all.
+        by: ``pareto`` keeps the whole front of a rung; ``asha`` is Ray's own, on one metric.
+        metric: What ``asha`` compares by; one that is known during training.
         grace: Share of the meta-iterations that every trial gets.
         reduction: Of this many trials at a rung, one goes on.
     """
 
     enabled: bool = True
+    by: Literal["pareto", "asha"] = "pareto"
+    metric: Literal["accuracy", "student_params", "student_mib", "student_macs"] = "accuracy"
     grace: float = Field(default=0.2, gt=0, le=1)
     reduction: float = Field(default=3.0, gt=1, allow_inf_nan=False)
 
@@ -143,6 +165,10 @@ class SweepConfig(_Section):
         objectives: Metric -> direction.
         constraints: Bounds that a trial must keep to be feasible.
         seed: Of the sampler and of every trial.
+        points: Configurations tried before anything is drawn, in their order; what one leaves out
+            has the method's default, brought into the space.
+        study: Where the study lies: ``journal``, a file of the run; or a database, by a URL that
+            leaves its password to the environment.
         storage: Directory, or address with ``://``, under which run directories are made.
         name: Of the run; None: made from the method, the data and the time.
     """
@@ -157,6 +183,8 @@ class SweepConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     seed: int = Field(default=0, ge=0)
+    points: tuple[Mapping[str, Value], ...] = ()
+    study: str = JOURNAL
     storage: str = "runs"
     name: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
 
@@ -221,6 +249,8 @@ def parse_sweep(document: Document, source: str, *, settings: bool = True) -> Sw
         UserError: Everything that is wrong with it, at once.
     """
     config, problems = checks.check(document, SweepConfig, settings=settings)
+    if config is not None and settings:
+        problems += check_points(document, config)
     raise_problems(source, [*document.problems, *problems])
     if config is None:
         raise AssertionError("a file without problems has a configuration")

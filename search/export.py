@@ -22,6 +22,7 @@ from search.bundle import (
 )
 from search.entries import write_entry
 from search.errors import UserError
+from search.fresh import for_export
 from search.guide import guide
 from search.metrics import METRICS
 from search.picks import choose
@@ -87,7 +88,8 @@ def export(
     with new_bundle(place) as folder:
         student.save(folder)
         settings = _settings(results.config, trial["config"])
-        metrics = _metrics(results, trial, mode)
+        numbers, fresh = for_export(results, trial, student)
+        metrics = _metrics(results, {**trial, "metrics": numbers}, mode)
         config = _config(results.config, settings, folder)
         head = f"# Trial {trial['id']} of the sweep {results.info.get('name', '')}. "
         head += f"Train it again: fewtune train {CONFIG}\n"
@@ -98,11 +100,11 @@ def export(
         (folder / README).write_text(text, encoding="utf-8")
         seal(folder, provenance)
     chosen = None if picked.next_best is None else int(picked.next_best["id"])
-    sentence = _sentence(results, picked, mode, place)
+    sentence = _sentence(results, picked, mode, place, fresh)
     return ExportReport(int(trial["id"]), picked.why, chosen, place, sentence)
 
 
-def _sentence(results: RunResults, picked: Pick, mode: str, out: Path) -> str:
+def _sentence(results: RunResults, picked: Pick, mode: str, out: Path, fresh: str) -> str:
     names = dict.fromkeys(["accuracy", *results.config.objectives])
 
     def told(trial: Mapping[str, Any]) -> str:
@@ -113,7 +115,7 @@ def _sentence(results: RunResults, picked: Pick, mode: str, out: Path) -> str:
     if picked.next_best is not None:
         rank = picked.next_why or "next best"
         first += f"; {rank} is {told(picked.next_best)}"
-    return f"{first}; accuracies are {mode}, on validation tasks."
+    return f"{first}; accuracies are {mode}, on validation tasks; {fresh}."
 
 
 def _student(results: RunResults, number: int) -> Student:

@@ -14,6 +14,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from search.adaptations import training_key
+from search.metrics import unsteady
+from search.paired import TASKS_FILE
 from search.recorder import Record
 from search.rundir import FURTHER, SCORES, now, read_json, write_json
 
@@ -95,7 +97,9 @@ class FurtherTrials:
     def _tell_all(self, parent: Record, there: list[dict[str, Value]]) -> int:
         told = 0
         for entry in read_json(self._left(parent)):
-            usable = not self.recorder.study.unusable(entry["metrics"])
+            wanted = self.recorder.wanted()
+            said = self.recorder.study.unusable(entry["metrics"])
+            usable = not (said or unsteady(entry["metrics"], wanted))
             if entry["config"] not in there and usable:
                 self._tell(parent, entry)
                 told += 1
@@ -120,6 +124,8 @@ class FurtherTrials:
         _share(run.trial(parent.id) / "student" / _WEIGHTS, folder / "student" / _WEIGHTS)
         write_json(folder / "student" / _SPEC, entry["spec"])
         write_json(folder / "table.json", entry["table"])
+        if answers := entry.get("answers"):
+            write_json(folder / TASKS_FILE, answers)
         run.write_result(asdict(record))
         number = study.add(record.config, record.metrics, parent.id)
         if number != record.id:

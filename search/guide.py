@@ -17,6 +17,9 @@ _SHOWN = (
     "accuracy",
     "accuracy_full",
     "quality_drop",
+    "quality_drop_worst",
+    "quality_drop_teacher",
+    "fresh_accuracy",
     "test_accuracy",
     "teacher_accuracy",
     "adapt_ms",
@@ -105,6 +108,11 @@ def _numbers(spec: StudentSpec, metrics: Mapping[str, Any], config: SweepConfig)
     beside = metrics.get(f"accuracy_{other}")
     if beside is not None:
         said += f" The same measured the other way ({other}): {show('accuracy', beside)}."
+    if metrics.get("fresh_accuracy") is not None:
+        said += (
+            " `accuracy` is on the tasks that this student was chosen by among others, which "
+            "flatters it; `fresh_accuracy` is on as many tasks that nothing was chosen by."
+        )
     if metrics.get("test_accuracy") is None:
         said += (
             " `test_accuracy` was not measured: only trials on the front of the sweep are scored "

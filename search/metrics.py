@@ -56,10 +56,22 @@ METRICS: Mapping[str, Metric] = {
         "accuracy when queries are normalised by the support set", "", "max", high=1.0
     ),
     "quality_drop": Metric("accuracy_full minus accuracy", "", "min", low=-1.0, high=1.0),
+    "quality_drop_worst": Metric(
+        "the same in the hardest fifth of the tasks", "", "min", low=-1.0, high=1.0
+    ),
+    "quality_drop_teacher": Metric(
+        "teacher_accuracy minus accuracy, on the same tasks", "", "min", low=-1.0, high=1.0
+    ),
     "pattern": Metric("chosen layers, one bit each, input side first", usable=False),
     "normalisation": Metric("how queries were normalised for accuracy", usable=False),
     "inner_steps": Metric("inner steps of the chosen adaptation", "steps", "min"),
     "adapt_ms": Metric("time to adapt to one task", "ms", "min"),
+    "adapt_ms_p95": Metric("95th percentile of the laps behind adapt_ms", "ms", "min"),
+    "adapt_ms_spread": Metric(
+        "of those laps, quartile to quartile, as a share of adapt_ms", "", "min", usable=False
+    ),
+    "adapt_timing": Metric("whether those laps agree: steady, noisy or rejected", usable=False),
+    "timed_on": Metric("device and threads that times were taken on", usable=False),
     "adapt_speedup": Metric("time of the pattern of meta-training over adapt_ms", "", "max"),
     "adapt_macs": Metric("multiply-accumulates to adapt to one task", "", "min"),
     "adapt_mib": Metric("peak memory to adapt to one task, weights and images aside", "MiB", "min"),
@@ -74,6 +86,12 @@ METRICS: Mapping[str, Metric] = {
     "student_macs": Metric("multiply-accumulates to classify one image", "", "min", early=True),
     "teacher_accuracy": Metric("of the adapted teacher, on validation tasks", "", "max", high=1.0),
     "guided_accuracy": Metric("of the student with its teacher beside it", "", "max", high=1.0),
+    "fresh_accuracy": Metric(
+        "on validation tasks that nothing was chosen by", "", "max", high=1.0, usable=False
+    ),
+    "fresh_accuracy_ci95": Metric(
+        "half width of the 95 % interval of fresh_accuracy", "", "min", high=1.0, usable=False
+    ),
     "test_accuracy": Metric(
         "on test classes, once, at the end of a sweep", "", "max", high=1.0, usable=False
     ),
@@ -81,11 +99,22 @@ METRICS: Mapping[str, Metric] = {
         "half width of the 95 % interval of test_accuracy", "", "min", high=1.0, usable=False
     ),
     "train_seconds": Metric("time of meta-training", "s", "min"),
+    "lease_s": Metric(
+        "waited so that times are taken alone on the machine, its own and others'",
+        "s",
+        "min",
+        usable=False,
+    ),
 }
 
 MIXED = "inductive and transductive"
-_BY_NORMALISATION = ("accuracy", "accuracy_full", "quality_drop", "teacher_accuracy",
-                     "guided_accuracy", "test_accuracy")  # fmt: skip
+_BY_NORMALISATION = ("accuracy", "accuracy_full", "quality_drop", "quality_drop_worst",
+                     "quality_drop_teacher", "teacher_accuracy", "guided_accuracy",
+                     "fresh_accuracy", "test_accuracy")  # fmt: skip
+
+TIMED = ("adapt_ms", "adapt_ms_p95", "adapt_speedup")
+"""What a rejected timing leaves without a value to go by."""
+_OF_THE_CLOCK = ("adapt_ms_spread", "lease_s")
 
 EARLY = tuple(name for name, metric in METRICS.items() if metric.early)
 USABLE = tuple(name for name, metric in METRICS.items() if metric.usable)
@@ -136,11 +165,35 @@ def refusal(name: str) -> str:
     """
     if METRICS[name].usable:
         return ""
-    if name.startswith("test_"):
+    kind, _, accuracy = name.partition("_")
+    if kind in ("test", "fresh"):
+        where = "test classes" if kind == "test" else "tasks that nothing was chosen by"
         return (
-            f"{name} is measured on test classes, once, after the search; choosing by it would "
-            f"spoil it. Use {name.removeprefix('test_')}, measured on validation classes."
+            f"{name} is measured on {where}, once, after the search; choosing by it would "
+            f"spoil it. Use {accuracy}, measured on validation classes."
         )
+    if name in _OF_THE_CLOCK:
+        return f"{name} judges how times were taken, not the student. Use adapt_ms, the time."
     if name == "prediction_error":
         return f"{name} judges the forecast of times, not the student. Use adapt_ms, the time."
     return f"{name} is a word, not a number; it cannot be optimised or constrained."
+
+
+def unsteady(metrics: Mapping[str, object], wanted: Iterable[str]) -> str:
+    """Say why a trial's times cannot be used where they are wanted; empty where they can.
+
+    Args:
+        metrics: Of the trial.
+        wanted: The metrics that the sweep optimises or constrains.
+
+    Example:
+        >>> unsteady({"adapt_timing": "rejected"}, ["accuracy"])
+        ''
+    """
+    names = [name for name in dict.fromkeys(wanted) if name in TIMED]
+    if metrics.get("adapt_timing") != "rejected" or not names:
+        return ""
+    return (
+        f"{' and '.join(names)} could not be measured: repeated laps differ by as much as they "
+        "last. Keep other programs off the machine, or use adapt_macs, which no neighbour changes."
+    )

@@ -42,6 +42,32 @@ set_option = click.option(
 address_option = click.option(
     "--address", metavar="ADDR", help="A running Ray cluster: auto, or ray://HOST:PORT."
 )
+from_option = click.option(
+    "--from",
+    "earlier",
+    multiple=True,
+    type=FOLDER,
+    metavar="RUN",
+    help="An earlier run whose trials inform this one; may be given again.",
+)
+rename_option = click.option(
+    "--rename",
+    "renames",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="A parameter that has another name in the earlier runs; may be given again.",
+)
+storage_option = click.option(
+    "--storage",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where run directories are made.",
+)
+study_option = click.option(
+    "--study",
+    metavar="URL",
+    help="A database for the study; a password in it as ${NAME}, from the environment.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 

@@ -91,6 +91,7 @@ def _user_errors() -> tuple[type[BaseException], ...]:
         "spaces._domains": "SpaceError",
         "trainables._data.dataset": "DataError",
         "trainables._learner": "ConfigError",
+        "trainables._core.lease": "LeaseError",
     }
     loaded = [
         getattr(sys.modules[home], name) for home, name in homes.items() if home in sys.modules

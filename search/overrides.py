@@ -31,6 +31,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> list[Proble
     problems: list[Problem] = []
     for text in overrides:
         flag = f"--set {text}"
+        if text.lstrip().startswith("study"):  # a database's URL may hold a password
+            flag = "--set study=..."
         try:
             place, value = _read(text)
             _set(document, place, value, flag)
@@ -74,7 +76,8 @@ def _read(text: str) -> tuple[Place, Any]:
     try:
         value = read_value(raw)
     except ValueError as error:
-        raise ValueError(f"The value `{raw}` is not YAML: {error}") from error
+        shown = "" if first == "study" else f" `{raw}`"
+        raise ValueError(f"The value{shown} is not YAML: {error}") from error
     return ((first, rest) if dot else (first,)), value
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search.entries import samples
 from spaces._domains import Choice, Domain, Fixed, Int, Space, Value, active
@@ -36,6 +36,15 @@ class Corner:
     moved: dict[str, Value]
 
 
+@dataclass(frozen=True)
+class Observation:
+    """A finished trial of another run: where it is from, and what it found with which settings."""
+
+    origin: str
+    config: dict[str, Value]
+    metrics: dict[str, Any]
+
+
 def first_point(space: Space, defaults: Mapping[str, Value]) -> dict[str, Value]:
     """Return the method's defaults, each brought into the space; what to try first.
 
@@ -45,6 +54,21 @@ def first_point(space: Space, defaults: Mapping[str, Value]) -> dict[str, Value]
         {'width': 32, 'loss': 'mse'}
     """
     return _point(space, defaults, {})
+
+
+def filled(
+    space: Space, defaults: Mapping[str, Value], wanted: Mapping[str, Value]
+) -> dict[str, Value]:
+    """Return a point with what it leaves out: the defaults, each brought into the space.
+
+    What hangs on a condition that the point does not meet is left out.
+
+    Example:
+        >>> space = {"width": Int(8, 32, why="small"), "loss": Choice(("kl", "mse"), why="both")}
+        >>> filled(space, {"width": 64, "loss": "kl"}, {"loss": "mse"})
+        {'width': 32, 'loss': 'mse'}
+    """
+    return _point(space, defaults, wanted)
 
 
 def corners(space: Space, defaults: Mapping[str, Value]) -> Iterator[Corner]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search import registry
+from search.databases import JOURNAL
 from search.entries import samples
 from search.errors import UserError
 from search.points import corners
+from search.proposals import completed
 from spaces._domains import spell
 from trainables._data import Dataset, check_shape, load
 
@@ -58,6 +60,11 @@ def check_networks(config: SweepConfig, data: Dataset) -> None:
                 f"The space has more than the images allow. With {values}: {error} Narrow the "
                 "space."
             ) from error
+    for index, point in enumerate(config.points):
+        try:
+            check_network(config, completed(space, defaults, point), data)
+        except UserError as error:
+            raise UserError(f"points[{index}] of the sweep file: {error}") from error
 
 
 def check_network(config: SweepConfig, settings: Mapping[str, Value], data: Dataset) -> None:
@@ -86,6 +93,18 @@ def checkpoints(config: SweepConfig) -> dict[str, str]:
     from trainables._core.student import content_of  # noqa: PLC0415 - most sweeps have none
 
     return {folder: content_of(Path(folder).expanduser()) for folder in folders}
+
+
+def check_study(config: SweepConfig) -> None:
+    """Reach the database of the study, where it is not the journal; imports Optuna then.
+
+    Raises:
+        UserError: It cannot be reached or used.
+    """
+    if config.study != JOURNAL:
+        from search._storages import close_database, open_database  # noqa: PLC0415 - most sweeps have none
+
+        close_database(open_database(config.study))
 
 
 def check_gpu(config: SweepConfig) -> None:

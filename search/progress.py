@@ -187,7 +187,7 @@ def show(name: str, value: object) -> str:
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
         return "-" if value is None else str(value)
-    if "accuracy" in name or name == "quality_drop":
+    if "accuracy" in name or name.startswith("quality_drop"):
         return f"{round(100 * value, 1) + 0.0:.1f} %"  # + 0.0: no -0.0
     if isinstance(value, int) or value >= 1000:
         return f"{value:,.0f}"

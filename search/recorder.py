@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from search.rundir import FINISHED, FURTHER, SCORES, RunDir, now, write_json
+from search.metrics import unsteady
+from search.paired import TASKS_FILE
+from search.rundir import FINISHED, FURTHER, REFUSED, SCORES, STOPPED_EARLY, RunDir, now, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 SAME_FAILURES = 3
 """So many failures of one kind, and nothing else, end a sweep; our default."""
 
-_CONTROL = ("finished", "table", "failure", "notes", "cost_s", "iteration", "further")
+_CONTROL = ("finished", "table", "failure", "notes", "cost_s", "iteration", "further", "answers")
 
 
 @dataclass
@@ -34,12 +36,14 @@ class Record:
 
     Attributes:
         id: Its number in the study.
-        state: RUNNING, COMPLETE, PRUNED or FAIL.
+        state: RUNNING, COMPLETE, PRUNED, FAIL, or REFUSED: never run, and no trial of the budget.
         config: What was drawn or fixed, dotted.
         metrics: The last values; of a stopped trial, what it had reached.
         failure: Kind, reason and meta-iteration; None where it did not fail.
         cost_s: Seconds it held its resources.
-        stopped: Why it was stopped early; empty where it was not.
+        cpu_s: The same times the CPU cores it held.
+        gpu_s: The same times the GPUs it held.
+        stopped: Why it was stopped early or refused; empty where it was not.
         notes: What happened on the way, such as a checkpoint gone on from.
         reports: The curve: one row for each report with a quick validation.
         started: When it first ran, UTC.
@@ -53,6 +57,8 @@ class Record:
     metrics: dict[str, Any] = field(default_factory=dict)
     failure: dict[str, Any] | None = None
     cost_s: float = 0.0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
     stopped: str = ""
     notes: list[str] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
@@ -81,14 +87,22 @@ class Recorder:
         run: The run directory.
         study: The study of the run.
         observers: Who is told, after everything is written.
+        held: CPU cores and GPUs that one trial holds.
     """
 
-    def __init__(self, run: RunDir, study: Study, observers: Sequence[Observer] = ()) -> None:
-        self.run, self.study, self.observers = run, study, tuple(observers)
+    def __init__(
+        self,
+        run: RunDir,
+        study: Study,
+        observers: Sequence[Observer] = (),
+        held: tuple[float, float] = (1.0, 0.0),
+    ) -> None:
+        self.run, self.study, self.observers, self.held = run, study, tuple(observers), held
         self.records: dict[int, Record] = {}
         for result in run.results():
             self.records[int(result["id"])] = Record(**result)
         self._tables: dict[int, str] = {}
+        self._answers: dict[int, str] = {}
         self._further: dict[int, str] = {}
         self._ended: list[int] = []  # in this session: what broke an earlier one may be mended
 
@@ -103,7 +117,7 @@ class Recorder:
             if state == "WAITING" or state in FINISHED:
                 continue
             record = self.records.get(number)
-            if record is not None and record.state in FINISHED:
+            if record is not None and record.state in (*FINISHED, REFUSED):
                 self._tell(record)  # the driver died between the file and the study
             else:
                 left.append(number)
@@ -133,6 +147,7 @@ class Recorder:
         metrics = {k: v for k, v in row.items() if k not in _CONTROL}
         record.metrics.update(metrics)
         record.cost_s = float(row.get("cost_s", record.cost_s))
+        record.cpu_s, record.gpu_s = (record.cost_s * held for held in self.held)
         for note in row.get("notes", ()):
             if note not in record.notes:
                 record.notes.append(note)
@@ -143,6 +158,7 @@ class Recorder:
         elif row.get("finished"):
             record.metrics = metrics  # the last word, not mixed with quick values of the training
             self._tables[number] = row["table"]
+            self._answers[number] = row.get("answers", "{}")
             self._further[number] = row.get("further", "[]")
         elif "accuracy" in row:
             self._curve(record, {"iteration": row["iteration"], **metrics})
@@ -164,8 +180,11 @@ class Recorder:
             self._end(replace(record, state="FAIL"))
         elif number not in self._tables:
             at = record.reports[-1]["iteration"] if record.reports else 0
-            reason = f"stopped early at meta-iteration {at}: others were better"
+            reason = f"{STOPPED_EARLY} at meta-iteration {at}: others were better"
             self._end(replace(record, state="PRUNED", stopped=reason))
+        elif problem := unsteady(record.metrics, self.wanted()):
+            failure = {"kind": "noisy latency", "reason": problem}
+            self._end(replace(record, state="FAIL", failure=failure))
         elif problem := self.study.unusable(record.metrics):
             failure = {"kind": "no result", "reason": problem}
             self._end(replace(record, state="FAIL", failure=failure))
@@ -181,6 +200,23 @@ class Recorder:
     def cut(self, number: int, reason: str) -> None:
         """Note that a trial was cut by the budget."""
         self._end(replace(self.records[number], state="PRUNED", stopped=reason))
+
+    def refuse(self, suggestion: Suggestion, known: Mapping[str, Any], reason: str) -> None:
+        """Note a configuration that is refused before it costs anything; nobody watches those.
+
+        Args:
+            suggestion: What the study drew.
+            known: Its metrics known before training.
+            reason: Why it is refused.
+        """
+        at = now()
+        record = Record(
+            suggestion.number, suggestion.config, REFUSED, dict(known), stopped=reason,
+            started=at, ended=at,
+        )  # fmt: skip
+        self.records[record.id] = record
+        self._write(record)
+        self._tell(record)
 
     def amend(self, number: int, metrics: Mapping[str, Any]) -> None:
         """Add metrics to a finished trial, such as its score on test classes."""
@@ -208,6 +244,10 @@ class Recorder:
             f"{self.run.trial(ended[-1].id) / 'error.txt'}."
         )
 
+    def wanted(self) -> list[str]:
+        """Return the metrics that the study optimises or constrains."""
+        return [*self.study.objectives, *(c.metric for c in self.study.constraints)]
+
     def _curve(self, record: Record, point: dict[str, Any]) -> None:
         """Add a report; those that a resumed trial repeats are replaced."""
         at = point["iteration"]
@@ -220,6 +260,8 @@ class Recorder:
         if record.state == "COMPLETE":
             table = json.loads(self._tables.pop(record.id))
             write_json(self.run.trial(record.id) / "table.json", table)
+            if answers := json.loads(self._answers.pop(record.id, "{}")):
+                write_json(self.run.trial(record.id) / TASKS_FILE, answers)
             if further := json.loads(self._further.pop(record.id, "[]")):
                 write_json(self.run.trial(record.id) / FURTHER, further)
             self._keep_student(record.id, self._checkpoints(record.id))
@@ -235,7 +277,7 @@ class Recorder:
     def _tell(self, record: Record) -> None:
         if record.state == "COMPLETE":
             self.study.complete(record.id, record.metrics)
-        elif record.state == "PRUNED":
+        elif record.state in ("PRUNED", REFUSED):
             self.study.prune(record.id, record.metrics, record.stopped)
         else:
             self.study.fail(record.id, record.failure or {}, record.metrics)

@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from search.config import SweepConfig, load_sweep
-from search.metrics import METRICS, MIXED, normalisation_among, normalisation_of
+from search.metrics import METRICS, MIXED, TIMED, normalisation_among, normalisation_of
+from search.paired import Comparison, compare
 from search.pareto import front, hypervolume, losses
 from search.progress import counted, duration, show
-from search.rundir import RunDir, finite
+from search.rundir import FINISHED, REFUSED, RunDir, finite
+from search.spending import Spending, spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +36,14 @@ if TYPE_CHECKING:
 MARGIN = 0.1
 WIDE = 160  # columns where no terminal limits them
 BETWEEN = 3  # columns from one cell to the next: a space, the rule, a space
-_SHOWN = ("accuracy_ci95", "quality_drop", "pattern", "inner_steps", "test_accuracy")
+_SHOWN = (
+    "accuracy_ci95",
+    "quality_drop",
+    "pattern",
+    "inner_steps",
+    "fresh_accuracy",
+    "test_accuracy",
+)
 _OF_FRONT = (*_SHOWN, "student_mib", "adapt_mib")  # what decides which one to take home
 
 
@@ -88,6 +97,18 @@ class RunResults:
         points = [losses(t["metrics"], self.config.objectives) or () for t in self.front()]
         return share_of_box(points, self.config.objectives, box)
 
+    def paired(self) -> Comparison:
+        """Return the feasible trials' accuracies against the best one's, task by task."""
+        return compare(self.run, self.feasible(), self.front())
+
+    def spending(self) -> Spending:
+        """Return what the run cost, and what early stopping saved."""
+        resources, iterations = self.config.resources, self.config.budget.iterations
+        return spending(
+            self.trials, iterations=iterations, cpu=resources.cpu, gpu=resources.gpu,
+            hypervolume=self.hypervolume(),
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``results --json``; every metric is there, null where unknown."""
         return {
@@ -96,8 +117,10 @@ class RunResults:
             "objectives": dict(self.config.objectives),
             "constraints": [str(c) for c in self.config.constraints],
             "hypervolume": finite(self.hypervolume()),
+            "spending": finite(self.spending().to_json()),
             "trials": [trial_json(trial) for trial in self.trials],
             "front": [trial["id"] for trial in self.front()],
+            "paired": finite(self.paired().to_json()),
         }
 
     def print(self, console: Console | None = None, *, front_only: bool = False) -> None:
@@ -108,6 +131,9 @@ class RunResults:
         if not console.is_terminal:
             console.width = WIDE
         columns = self._columns(shown, best, front_only=front_only)
+        paired = self.paired()
+        if paired.differences:
+            columns["to_best"] = [paired.cell(int(t["id"])) for t in shown]
         kept = self._fitting(columns, console.width)
         table = _table({name: columns[name] for name in kept})
         console.width = max(console.width, _width(columns, kept))  # rather wrapped than cut
@@ -117,7 +143,14 @@ class RunResults:
         tasks = self.config.evaluation.quick_tasks
         legend = f"~ a quick estimate on {counted(tasks, 'task')}, of a trial that is not complete"
         quick = [legend] if any(cell.startswith("~") for cell in cells) else []
-        for line in [*self._summary(best), *_said(shown), *quick, *_unseen(left_out)]:
+        for line in [
+            *self._summary(best),
+            *_said(shown),
+            *quick,
+            *_unbelieved(cells),
+            *paired.lines(),
+            *_unseen(left_out),
+        ]:
             console.print(line, markup=False, soft_wrap=True)
 
     def _columns(
@@ -142,6 +175,8 @@ class RunResults:
     def _state(self, trial: Mapping[str, Any]) -> str:
         if trial["failure"]:
             return f"FAIL: {trial['failure']['kind']}"
+        if trial["state"] == REFUSED:
+            return "refused"
         cut = trial["state"] == "RUNNING" and not self.driven
         return "interrupted" if cut else str(trial["state"])
 
@@ -166,18 +201,26 @@ class RunResults:
         states = ", ".join(f"{n} {words[s]}" for s, n in count.items() if n)
         cost = sum(t["cost_s"] for t in self.trials)
         volume = self.hypervolume()
-        ended = len(own) - count["RUNNING"]
+        ended = sum(t["state"] in FINISHED for t in own)
         total = int(self.info.get("trials", len(own)))
         share = (
             f"{ended} of {counted(total, 'trial')}" if ended < total else counted(ended, "trial")
         )
         lines = [f"{share}: {states or 'none'}; {duration(cost)} of trial time"]
+        if (waited := sum(t["metrics"].get("lease_s") or 0.0 for t in self.trials)) >= 1:
+            lines[0] += f", {duration(waited)} of it waiting so that times are taken alone"
+        if refused := sum(t["state"] == REFUSED for t in self.trials):
+            lines.append(
+                f"{counted(refused, 'configuration')} refused before training, at no cost; "
+                "`--json` has the reasons"
+            )
         if beside := len(self.trials) - len(own):
             lines.append(f"and {counted(beside, 'further adaptation')} of their trained models")
         if ended < total and not self.driven:
             lines.append(f"the run was stopped; `fewtune resume {self.run.path}` goes on with it")
         size = f"* on the front: {len(best)} of {counted(len(self.feasible()), 'feasible trial')}"
         lines.append(size + (f"; hypervolume {volume:.3f}" if volume is not None else ""))
+        lines += self.spending().lines()
         if not best and count["COMPLETE"]:
             lines.append(self._hint())
         return lines
@@ -199,7 +242,13 @@ def _cell(name: str, trial: Mapping[str, Any]) -> str:
     """Write a metric; what a trial that is not complete said of its accuracy is an estimate."""
     value = trial["metrics"].get(name)
     quick = "accuracy" in name and value is not None and trial["state"] != "COMPLETE"
-    return f"{'~' if quick else ''}{show(name, value)}"
+    doubtful = name in TIMED and trial["metrics"].get("adapt_timing") in ("noisy", "rejected")
+    return f"{'~' if quick else ''}{show(name, value)}{'?' if doubtful else ''}"
+
+
+def _unbelieved(cells: Iterable[str]) -> list[str]:
+    legend = "? repeated laps of this time did not agree; adapt_ms_spread in `--json` says how far"
+    return [legend] if any(cell.endswith("?") for cell in cells) else []
 
 
 def _width(columns: Mapping[str, list[str]], names: list[str]) -> int:
@@ -252,7 +301,8 @@ def trial_json(trial: Mapping[str, Any]) -> dict[str, Any]:
     """Return one trial as ``results --json`` shows it."""
     metrics = {name: trial["metrics"].get(name) for name in METRICS}
     document = {**trial, "metrics": {**metrics, **trial["metrics"]}}
-    keys = ("id", "state", "config", "metrics", "failure", "cost_s", "stopped", "notes", "of")
+    keys = ("id", "state", "config", "metrics", "failure", "cost_s", "cpu_s", "gpu_s", "stopped",
+            "notes", "of")  # fmt: skip
     return {key: finite(document.get(key)) for key in keys}
 
 

@@ -4,8 +4,11 @@
 
     RUN/sweep.yaml            the resolved sweep file
     RUN/run.json              name, method, versions, data fingerprint, study name, sessions
-    RUN/study.journal         the Optuna journal; the driver is its only writer
-    RUN/trials/<id>/          result.json, table.json, student/, checkpoint.json, error.txt
+    RUN/study.journal         the Optuna journal, unless the study is in a database; the driver
+                              is its only writer
+    RUN/warm_start.json       what earlier runs observed, told to the study before its first trial
+    RUN/trials/<id>/          result.json, table.json, tasks.json, student/, checkpoint.json,
+                              error.txt;
                               scores.safetensors: every task's accuracies, to be asked again;
                               further.json: what is still to become a trial of its own
     RUN/ray/<session>/        Tune's files, one directory for each driver session
@@ -34,7 +37,11 @@ if TYPE_CHECKING:
 
 SCORES, FURTHER = "scores.safetensors", "further.json"
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
-"""The states that a trial never leaves."""
+"""The states that a trial which ran never leaves."""
+STOPPED_EARLY = "stopped early"
+"""How the reason of a trial that the scheduler stopped begins."""
+REFUSED = "REFUSED"
+"""The state of a configuration that was never a trial: refused before it could cost anything."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,11 @@ class RunDir:
         """Read every trial's result, in the order of the trials."""
         found = (self.path / "trials").glob("*/result.json")
         return sorted((read_json(file) for file in found), key=lambda result: int(result["id"]))
+
+    def last_word(self) -> float:
+        """When a driver last wrote something, in seconds of the epoch; a study may be elsewhere."""
+        files = [self.info_file, self.journal, *(self.path / "trials").glob("*/result.json")]
+        return max(file.stat().st_mtime for file in files if file.exists())
 
     def driven(self) -> bool:
         """Tell whether a process drives the run now."""

@@ -7,6 +7,7 @@ are still starting.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import time
 from datetime import datetime
@@ -15,22 +16,31 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from search import _cluster, _tune, registry
+from search._limits import Limits
 from search._optuna import Study, study_name
 from search._tensorboard import BoardWriter
 from search.adaptations import further_settings
+from search.databases import JOURNAL
 from search.errors import FailedError, UserError
 from search.figures import front_png
+from search.fresh import fresh_score
 from search.further import FurtherTrials
-from search.points import first_point
+from search.plateau import Plateau
+from search.points import Observation, first_point
 from search.progress import Progress, counted, duration
-from search.recorder import Recorder
+from search.proposals import completed
+from search.recorder import Observer, Recorder
+from search.refusal import Gate
 from search.results import box_of, load_results
-from search.rundir import FINISHED, RunDir, now
+from search.rundir import FINISHED, REFUSED, RunDir, now
+from search.warm import read_warm_start
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape, score_on_test_classes
 from trainables._ray import Chunks, TrialSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from search.config import SweepConfig
     from spaces._domains import Value
     from trainables._data import Dataset
@@ -60,11 +70,12 @@ class Session:
         self.sessions: list[dict[str, Any]] = list(self.info["sessions"])
         self.used_s = sum(self._seconds(session) for session in self.sessions)
         self.space = config.resolved_space()
-        self._name_study()
+        fresh = self._name_study()
         self.shape = TaskShape(config.data.ways, config.data.shots, config.data.queries)
         self.study = Study(
             run.journal, self.info["study"], self.space, config.objectives, config.constraints,
             seed=config.seed,
+            storage=config.study, fresh=fresh,
             startup=min(MOST_STARTUP, max(LEAST_STARTUP, config.budget.trials // STARTUP_SHARE)),
         )  # fmt: skip
         self.progress = Progress(
@@ -73,25 +84,58 @@ class Session:
         self.left: list[int] = []
         self.ran = False
         self.board = BoardWriter(run.tensorboard, self.space, list(config.objectives))
-        watchers = (self.progress, self.board)
-        self.recorder = Recorder(run, self.study, watchers)
-        self.further = FurtherTrials(self.recorder, watchers)
-        self.recorder.observers = (*watchers, self.further)
+        self.recorder = self._recorder()
+
+    def _recorder(self) -> Recorder:
+        """Make the recorder, with all who watch; they know the trials of earlier sessions."""
+        config, resources = self.config, self.config.resources
+        recorder = Recorder(self.run, self.study, held=(resources.cpu, resources.gpu))
+        ended = sorted(recorder.of_state(*FINISHED), key=lambda r: (r.ended, r.id))
+        self.gate = Gate(self._cheap, config.objectives, config.constraints, ended)
+        watchers: tuple[Observer, ...] = (self.progress, self.board, self.gate)
+        self.plateau: Plateau | None = None
+        if rule := config.budget.plateau:
+            box = self.info.get("hypervolume_box")
+            self.plateau = Plateau(
+                rule.trials, rule.gain, config.objectives, config.constraints, box, ended
+            )
+            watchers += (self.plateau,)
+        self.further = FurtherTrials(recorder, watchers)
+        recorder.observers = (*watchers, self.further)
+        return recorder
+
+    def _cheap(self, settings: Mapping[str, Value]) -> dict[str, float]:
+        """Return what is known of a configuration before training."""
+        data, ways = self.dataset, self.config.data.ways
+        learner = registry.learner(self.config.method)
+        return learner.cheap(settings, channels=data.channels, size=data.size, ways=ways)
 
     def __enter__(self) -> Self:
         """Bring study and files together, and propose where to start."""
         self.left = self.recorder.reconcile()
         self.further.reconcile()
-        if not self.study.states():
-            self.study.propose(first_point(self.space, registry.defaults(self.config.method)))
+        if not self.study.begun():
+            self._seed()
             self.board.text("sweep", f"```yaml\n{self.run.sweep_file.read_text('utf-8')}```")
             rows = [f"| {k} | {v} |" for k, v in self.info["versions"].items()]
             self.board.text("versions", "\n".join(["| what | version |", "|---|---|", *rows]))
         return self
 
+    def _seed(self) -> None:
+        """Tell the study of other runs' trials and queue where to start; a kill repeats it."""
+        earlier = read_warm_start(self.run)
+        self.study.observe([Observation(**trial) for trial in earlier["trials"]])
+        for line in earlier["report"]:
+            self.progress.say(line)
+        defaults = registry.defaults(self.config.method)
+        for point in self.config.points:
+            self.study.propose(completed(self.space, defaults, point))
+        self.study.propose(first_point(self.space, defaults))
+
     def __exit__(self, *_: object) -> None:
         self.progress.close()
         self.board.close()
+        self.study.close()
 
     @property
     def missing(self) -> int:
@@ -109,8 +153,14 @@ class Session:
         resources = self.config.resources
         _cluster.check_room(resources.cpu, resources.gpu)
         slots = _cluster.slots(resources.cpu, resources.gpu, resources.concurrent)
-        hours, spent = self._hours_left(), self.config.budget.gpu_hours
-        limits = _tune.Limits(self.recorder, gpu=resources.gpu, hours=hours, gpu_hours=spent)
+        budget = self.config.budget
+        limits = Limits(
+            self.recorder,
+            hours=self._hours_left(),
+            cpu_hours=budget.cpu_hours,
+            gpu_hours=budget.gpu_hours,
+            plateau=self.plateau.stands_still if self.plateau is not None else str,
+        )
         self.ran = True
         self.sessions.append({"started": now(), "process": os.getpid()})
         self.run.write_info(sessions=self.sessions)
@@ -122,7 +172,9 @@ class Session:
                 self.config,
                 _tune.trainable_of(self.config, self._settings(), data),
                 _tune.Steering(
-                    _tune.StudySearcher(self.recorder, self.left, limits.over, self.beside),
+                    _tune.StudySearcher(
+                        self.recorder, self.left, limits.over, self.beside, self.gate
+                    ),
                     _tune.Reporter(self.recorder, self.progress.tick),
                     limits,
                 ),
@@ -141,12 +193,14 @@ class Session:
         count = self.config.evaluation.settings
         return {"further": further_settings(config, self.space, count, self.config.seed)}
 
-    def _close(self, peak_mib: float | None, limits: _tune.Limits) -> None:
+    def _close(self, peak_mib: float | None, limits: Limits) -> None:
         """Settle what the session left, and say why it ended."""
         if limits.why and not limits.hopeless:
             for number in self.recorder.reconcile():
                 if number in self.recorder.records:
                     self.recorder.cut(number, limits.why)
+        if self.missing and not limits.why and (nothing := self.gate.nothing_left()):
+            limits.why, limits.hopeless = nothing, not self.recorder.of_state("COMPLETE")
         ended = limits.why or ("interrupted" if self.missing else "done")
         self.sessions[-1] |= {
             "ended": now(),
@@ -184,18 +238,22 @@ class Session:
         return hours - used / 3600
 
     def _seconds(self, session: dict[str, Any]) -> float:
-        """What a session took; one that was killed ends with its last word in the journal."""
+        """What a session took; one that was killed ends with its last word in a file."""
         if "seconds" in session:
             return float(session["seconds"])
         started = datetime.fromisoformat(session["started"]).timestamp()
-        return max(0.0, self.run.journal.stat().st_mtime - started)
+        return max(0.0, self.run.last_word() - started)
 
-    def _name_study(self) -> None:
-        """Name a new run's study by its content."""
-        if "study" not in self.info:
-            contents = [self.info["data"]["fingerprint"], *self.info["checkpoints"].values()]
-            name = study_name(self.info["name"], self.space, self.config.objectives, contents)
-            self.info = self.run.write_info(study=name)
+    def _name_study(self) -> bool:
+        """Name a new run's study by its content, and tell whether it is new."""
+        if "study" in self.info:
+            return False
+        contents = [self.info["data"]["fingerprint"], *self.info["checkpoints"].values()]
+        if self.config.study != JOURNAL:  # others write there too, some of them the same sweep
+            contents += [str(self.run.path), platform.node(), str(self.info["created"])]
+        name = study_name(self.info["name"], self.space, self.config.objectives, contents)
+        self.info = self.run.write_info(study=name)
+        return True
 
     def _settings(self) -> TrialSettings:
         evaluation, threads = self.config.evaluation, max(1, int(self.config.resources.cpu))
@@ -224,6 +282,8 @@ class Session:
             self.progress.say(
                 f"Scored {counted(len(fresh), 'trial')} of the front on test classes ({took})."
             )
+        for number in [t["id"] for t in front if t["metrics"].get("fresh_accuracy") is None]:
+            self.recorder.amend(number, self._again(number))
         box = results.info.get("hypervolume_box") or box_of(
             [t["metrics"] for t in results.trials if t["state"] == "COMPLETE"],
             self.config.objectives,
@@ -234,7 +294,8 @@ class Session:
             picture = front_png(results)
             (self.run.path / "front.png").write_bytes(picture)
             self.board.picture("front", picture, len(results.trials), PICTURE)
-        self._summarise(results.hypervolume(), len(front), len(results.trials))
+        trials = sum(t["state"] != REFUSED for t in results.trials)
+        self._summarise(results.hypervolume(), len(front), trials)
 
     def _test(self, number: int, tasks: int) -> dict[str, Any]:
         student = Student.load(self.run.trial(number) / "student")
@@ -243,6 +304,11 @@ class Session:
                 student, self.dataset, self.shape, tasks=tasks, seed=self.config.seed
             )
         )
+
+    def _again(self, number: int) -> dict[str, Any]:
+        """Score a trial on fresh tasks: it was chosen by the others."""
+        student = Student.load(self.run.trial(number) / "student")
+        return fresh_score(self.config, student, self.dataset)
 
     def _summarise(self, volume: float | None, front: int, trials: int) -> None:
         hypervolume = f", hypervolume {volume:.3f}" if volume is not None else ""

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.errors import UserError
-from search.preflight import check_gpu, check_networks, checkpoints, load_data
+from search.preflight import check_gpu, check_networks, check_study, checkpoints, load_data
 from search.rundir import FINISHED, RunDir, now
+from search.warm import NO_WARM_START, WarmStart, gather, write_warm_start
 
 if TYPE_CHECKING:
     from trainables._data import Dataset
@@ -34,6 +35,7 @@ def run_sweep(
     name: str | None = None,
     storage: str | Path | None = None,
     address: str | None = None,
+    earlier: WarmStart = NO_WARM_START,
 ) -> Path:
     """Run a sweep.
 
@@ -42,13 +44,15 @@ def run_sweep(
         name: Of the run; None: the file's, else method, data and time.
         storage: Where run directories are made; None: the file's.
         address: Of a Ray cluster; None: this machine.
+        earlier: Runs whose finished trials inform the sampler.
 
     Returns:
         The run directory.
 
     Raises:
-        UserError: The name is taken, the storage cannot be used, a network in the space does not
-            fit the images, or trials ask for a GPU that this machine lacks.
+        UserError: The name is taken, storage or database cannot be used, a network in the
+            space does not fit the images, trials ask for a GPU that this machine lacks, or no
+            trial of an earlier run can be taken.
         DataError: The data is missing, or cannot fill the tasks.
         SweepFailedError: The first trials all failed in the same way.
     """
@@ -57,12 +61,15 @@ def run_sweep(
     if "://" in place:
         raise UserError(f"Runs are kept in a directory; {place} is an address. Mount it first.")
     name = name or config.name or _default_name(config)
+    check_study(config)
     if address is None:
         check_gpu(config)
     dataset = load_data(config)
     check_networks(config, dataset)
+    observed = gather(earlier, config, dataset.fingerprint)
     run = RunDir.create(Path(place) / name)
     run.sweep_file.write_text(dump_sweep(config), encoding="utf-8")
+    write_warm_start(run, observed)
     run.write_info(
         name=name,
         method=config.method,
@@ -73,6 +80,7 @@ def run_sweep(
         data={"fingerprint": dataset.fingerprint, **dataset.report.to_json()},
         checkpoints=checkpoints(config),
         trials=config.budget.trials,
+        warm_start=[one.summary() for one in observed],
         sessions=[],
     )
     with run.driving():
@@ -155,6 +163,7 @@ def _go_on(run: RunDir, more: int, address: str | None) -> Path:
     began = time.monotonic()
     with run.driving():
         config = load_sweep(run.sweep_file, settings=False)
+        check_study(config)
         dataset = load_data(config)
         _check_unchanged(run, config, dataset)
         if more:

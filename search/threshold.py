@@ -161,7 +161,7 @@ def print_answers(document: Mapping[str, Any], console: Console) -> None:
     if guessed:
         lines.append(
             f"{counted(guessed, 'answer')} not exact: the cheapest that was scored on all tasks; a "
-            "cheaper one, which the race had dropped, may do"
+            "cheaper one, which no race ran to its end, may do"
         )
     for line in [*lines, *document["left_out"]]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

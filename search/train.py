@@ -20,6 +20,7 @@ from search.points import first_point
 from search.preflight import check_gpu, check_network, load_data
 from search.progress import duration, show
 from search.session import run_settings
+from trainables._core.lease import node
 from trainables._learner import DivergedError, TaskShape
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def train(config: SweepConfig, *, out: Path | None = None) -> dict[str, Any]:
     settings = configuration(config)
     data, run = load_data(config), run_settings(config)
     check_network(config, settings, data)
+    waited = node().waited_s
     torch.set_num_threads(max(1, int(config.resources.cpu)))
     shape = TaskShape(config.data.ways, config.data.shots, config.data.queries)
     learner = registry.learner(config.method)(settings, data, shape, run)
@@ -60,7 +62,7 @@ def train(config: SweepConfig, *, out: Path | None = None) -> dict[str, Any]:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         outcome.student.save(out)
-    return dict(outcome.metrics)
+    return {**outcome.metrics, "lease_s": node().waited_s - waited}
 
 
 def configuration(config: SweepConfig) -> dict[str, Value]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ValidationError
 
-from trainables._core.ending import Outcome, score_on_test_classes
+from trainables._core.ending import Outcome, score_on_fresh_tasks, score_on_test_classes
 from trainables._core.episodes import ImageData, TaskShape
 from trainables._core.outer import DivergedError
 from trainables._core.settings import MethodConfig
@@ -33,6 +33,7 @@ __all__ = [
     "flat",
     "flat_defaults",
     "parse_config",
+    "score_on_fresh_tasks",
     "score_on_test_classes",
 ]
 

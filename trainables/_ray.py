@@ -27,6 +27,7 @@ from typing_extensions import override
 
 from trainables._core.again import Again
 from trainables._core.digests import CheckpointError, check_digest, write_digest
+from trainables._core.lease import node
 from trainables._core.parallel import out_of_memory
 from trainables._core.scores import ScoresError
 from trainables._core.settings import ADAPTATION
@@ -157,7 +158,7 @@ class LearnerTrainable(tune.Trainable):
     @override
     def step(self) -> dict[str, Any]:
         """Advance by one chunk; a failure is a result with its kind and reason."""
-        began = time.perf_counter()
+        began, waited = time.perf_counter(), node().waited_s
         try:
             self._check_time()
             result = self._finish() if self._trained else self._advance(began)
@@ -165,7 +166,9 @@ class LearnerTrainable(tune.Trainable):
             self._release()  # its memory is free for the next trial
             result = {"failure": failure_of(error, self._iteration_done), DONE: True}
         self._cost_s += time.perf_counter() - began
+        self._lease_s += node().waited_s - waited
         identity = {"iteration": self._iteration_done, "cost_s": self._cost_s}
+        identity["lease_s"] = self._lease_s
         return {**self._cheap, **result, **identity, "notes": list(self._notes)}
 
     @override
@@ -182,6 +185,7 @@ class LearnerTrainable(tune.Trainable):
                 "learner": self._learner.state_dict(),
                 "iteration": self._iteration_done,
                 "cost_s": self._cost_s,
+                "lease_s": self._lease_s,
                 "sums": dict(self._sums),
                 "summed": self._summed,
             }
@@ -202,7 +206,7 @@ class LearnerTrainable(tune.Trainable):
         self._config: dict[str, Value] = config["config"]
         self._identity = self._settings.identity(self._config, self._handle.fingerprint)
         self._learner, self._outcome, self._state = None, None, None
-        self._iteration_done, self._cost_s = 0, 0.0
+        self._iteration_done, self._cost_s, self._lease_s = 0, 0.0, 0.0
         self._sums: dict[str, float] = {}
         self._summed = 0
         self._cheap: dict[str, float] = {}
@@ -240,6 +244,7 @@ class LearnerTrainable(tune.Trainable):
                 continue
             self._state = state
             self._iteration_done, self._cost_s = int(state["iteration"]), float(state["cost_s"])
+            self._lease_s = float(state.get("lease_s", 0.0))
             self._sums, self._summed = dict(state["sums"]), int(state["summed"])
             self._notes.append(f"went on from meta-iteration {self._iteration_done}")
             return
@@ -317,7 +322,8 @@ class LearnerTrainable(tune.Trainable):
         # strings: loggers leave them alone
         table, more = json.dumps(self._outcome.table), json.dumps(self._more(self._outcome))
         end = {"finished": True, "table": table, DONE: True, SHOULD_CHECKPOINT: True}
-        return {**self._outcome.metrics, **end, "further": more}
+        answers = json.dumps(self._outcome.tasks)
+        return {**self._outcome.metrics, **end, "further": more, "answers": answers}
 
     def _answered(self, again: Again) -> Outcome:
         """The stored model under this trial's setting, from its table as far as that goes."""
@@ -343,6 +349,7 @@ class LearnerTrainable(tune.Trainable):
                 "table": one.table,
                 "spec": one.spec.model_dump(mode="json"),
                 "cost_s": one.cost_s,
+                "answers": one.tasks,
             }
             for one in outcome.further
         ]

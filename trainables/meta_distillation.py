@@ -149,13 +149,14 @@ class MetaDistillation(Learner):
 
     @override
     def step(self) -> dict[str, float]:
+        guide = self.guide
+        while guide is not None and self.ahead:  # its head start before the student's first step
+            with Training(self.rig):
+                teacher_step(guide, guide.rig.episodes())
+            self.ahead -= 1
         with Training(self.rig):
-            guide = self.guide
             if guide is None:
                 return maml_update(self.rig, self.outer, self.rig.episodes())[1]
-            while self.ahead:  # all of the teacher's head start before the student's first step
-                teacher_step(guide, guide.rig.episodes())
-                self.ahead -= 1
             return guided_step(
                 self.rig,
                 self.outer,

@@ -13,7 +13,9 @@ from search.cli import cli
 from search.config import load_sweep
 from search.errors import UserError
 from search.export import export
+from search.fresh import for_export, fresh_score
 from search.picks import choose, knee_distances
+from search.preflight import load_data
 from search.results import load_results
 from search.rundir import RunDir
 from search.train import configuration, train
@@ -182,7 +184,9 @@ def test_the_sentence_says_what_why_and_what_is_next(run, tmp_path):
     assert report.sentence == (
         f"Wrote trial 1 (accuracy 80.0 %, student_params 3,000, adapt_ms 2) to {tmp_path / 'out'}: "
         "the knee of 3 trials on the front with adapt_ms <= 6.5; next best is trial 2 (accuracy "
-        "85.0 %, student_params 9,000, adapt_ms 6); accuracies are inductive, on validation tasks."
+        "85.0 %, student_params 9,000, adapt_ms 6); accuracies are inductive, on validation tasks; "
+        "not scored on fresh tasks, as "
+        "the data is not what the run was made on."
     )
 
 
@@ -350,3 +354,32 @@ def test_the_bundle_trains_again_to_the_same_metrics(tmp_path, monkeypatch, meth
     }
     (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(compile(snippet, "README.md", "exec"), {})
+
+
+# ------------------------------------------------------------------ fresh tasks
+
+
+def test_what_is_exported_meets_fresh_tasks_and_both_numbers_are_kept(tmp_path):
+    sweep = {"evaluation": {"validation_tasks": 4, "quick_tasks": 2}, "data": {"queries": 5}}
+    run = bundles.run(tmp_path / "run", POINTS[:2], sweep=sweep)
+    data = load_data(load_results(run).config)
+    RunDir.open(run).write_info(data={"fingerprint": data.fingerprint})
+    report = export(run, "best", {}, tmp_path / "out")
+    kept = read_bundle(tmp_path / "out").metrics
+    assert kept["accuracy"] == POINTS[1][0]
+    student = read_bundle(tmp_path / "out").student
+    again = fresh_score(load_results(run).config, student, data)
+    assert {name: kept[name] for name in again} == again
+    assert (
+        f"on fresh tasks its accuracy is {100 * again['fresh_accuracy']:.1f} %" in report.sentence
+    )
+    assert "`fresh_accuracy`" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_score_on_fresh_tasks_that_is_known_is_not_taken_again(tmp_path):
+    run = bundles.run(tmp_path / "run", [])
+    bundles.add(RunDir.open(run), 0, metrics=bundles.metrics(*POINTS[0], fresh_accuracy=0.4))
+    results = load_results(run)
+    found, said = for_export(results, results.trials[0], bundles.student())
+    assert found["fresh_accuracy"] == 0.4
+    assert said == "on fresh tasks its accuracy is 40.0 %"

@@ -75,7 +75,8 @@ def test_the_front_is_feasible_complete_and_not_dominated(make: Any) -> None:
 def test_the_document_has_the_contracts_keys_and_every_metric(make: Any) -> None:
     document = json.loads(json.dumps(make(TRIALS).to_json(), allow_nan=False))
     assert list(document) == [
-        "run", "method", "objectives", "constraints", "hypervolume", "trials", "front",
+        "run", "method", "objectives", "constraints", "hypervolume", "spending", "trials", "front",
+        "paired",
     ]  # fmt: skip
     assert document["constraints"] == ["quality_drop <= 0.02"]
     assert document["front"] == [0, 1, 7]
@@ -316,3 +317,19 @@ def test_the_front_is_drawn(make: Any, objectives: Any) -> None:
 
 def test_a_front_of_one_trial_is_drawn(make: Any) -> None:
     assert front_png(make(TRIALS[:1])).startswith(b"\x89PNG")
+
+
+def test_a_refused_configuration_is_shown_and_counts_for_nothing(make: Any) -> None:
+    refused = {**trial(8, "REFUSED", student_params=99000.0), "cost_s": 0.0}
+    results = make([*TRIALS, refused])
+    text = printed(results)
+    assert "refused" in text
+    assert "1 configuration refused before training, at no cost" in text
+    assert [t["id"] for t in results.front()] == [t["id"] for t in make_front(results)]
+    assert results.to_json()["spending"]["refused"] == 1
+    assert f"{len(TRIALS) - 1} of" in text or f"{len(TRIALS) - 1} trials" in text
+    assert "cost: 0.0222 CPU-hours; hypervolume" in text
+
+
+def make_front(results: RunResults) -> list[dict[str, Any]]:
+    return replace(results, trials=[t for t in results.trials if t["state"] != "REFUSED"]).front()

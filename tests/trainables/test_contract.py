@@ -2,16 +2,21 @@
 
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from typing_extensions import override
 
 from search.metrics import EARLY
 from search.registry import METHODS, learner
+from trainables._core import ending, evaluate, guidance, rig
+from trainables._core.episodes import Sampler
+from trainables._core.lease import Lease, node
 from trainables._core.student import Student
 from trainables._learner import (
     ConfigError,
@@ -20,6 +25,7 @@ from trainables._learner import (
     TaskShape,
     flat_defaults,
     parse_config,
+    score_on_fresh_tasks,
     score_on_test_classes,
 )
 
@@ -31,7 +37,10 @@ METRICS = {
     "adapt_ms", "adapt_speedup", "adapt_macs", "adapt_mib", "prediction_error", *EARLY,
     "train_seconds",
 }  # fmt: skip
-TIMES = {"adapt_ms", "adapt_speedup", "predicted_ms", "prediction_error", "train_seconds"}
+TIMES = {
+    "adapt_ms", "adapt_ms_p95", "adapt_ms_spread", "adapt_timing", "adapt_speedup",
+    "predicted_ms", "prediction_error", "train_seconds",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +116,17 @@ def test_a_learner_learns_and_ends_as_all_do(method, data, tmp_path):
     drop = outcome.metrics["quality_drop"]
     assert isinstance(drop, float)
     assert drop <= 0.01 + 1e-9
+    metrics, answers = outcome.metrics, cast("dict[str, Any]", outcome.tasks)
+    images = SHAPE.ways * SHAPE.queries
+    assert len(answers["right"]) == len(answers["right_full"]) == RUN.validation_tasks
+    for name, key in (("accuracy", "right"), ("accuracy_full", "right_full")):
+        assert sum(answers[key]) / images / RUN.validation_tasks == pytest.approx(metrics[name])
+    assert -1 <= cast("float", metrics["quality_drop_worst"]) <= 1
+    if (teacher := cast("float | None", metrics.get("teacher_accuracy"))) is not None:
+        lost = teacher - cast("float", metrics["accuracy"])
+        assert metrics["quality_drop_teacher"] == lost
+    assert metrics["adapt_timing"] in ("steady", "noisy", "rejected")
+    assert str(metrics["timed_on"]).startswith("cpu ")
     outcome.student.save(tmp_path)
     again = Student.load(tmp_path)
     assert score_on_test_classes(again, data, SHAPE, tasks=4, seed=0) == score_on_test_classes(
@@ -201,3 +221,50 @@ def test_training_beats_chance(method, data):
     for _ in range(run.iterations):
         one.step()
     assert one.validate()["accuracy"] > 0.6  # chance is a third
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_and_scoring_share_the_node_and_times_have_it_alone(method, data, monkeypatch):
+    held = []
+
+    class Noted(Lease):
+        @override
+        @contextmanager
+        def shared(self):
+            held.append("shared" if not self._held else "inside")
+            with super().shared() as had:
+                yield had
+
+        @override
+        @contextmanager
+        def exclusive(self):
+            held.append("exclusive" if not self._held else "inside")
+            with super().exclusive() as had:
+                yield had
+
+    mine = Noted(node().folder)
+    for home in (ending, evaluate, guidance, rig):
+        monkeypatch.setattr(home, "node", lambda: mine)
+    one = make(method, data)
+    one.step()
+    assert set(held) <= {"shared", "inside"}
+    assert "shared" in held or method == "lambda_adaptation"
+    held.clear()
+    one.validate()
+    assert held[0] == "shared"
+    held.clear()
+    one.finish()
+    assert held.count("exclusive") >= 1
+
+
+def test_fresh_tasks_are_neither_those_of_the_search_nor_of_the_test(data):
+    student = make("maml", data).finish().student
+    found = score_on_fresh_tasks(student, data, SHAPE, tasks=8, seed=0)
+    assert found == score_on_fresh_tasks(student, data, SHAPE, tasks=8, seed=0)
+    assert set(found) == {"fresh_accuracy", "fresh_accuracy_ci95"}
+    sampler = Sampler(data.validation, data, SHAPE, "cpu")
+    seeds = (ending.VALIDATION_SEED, ending.TEST_SEED, ending.FRESH_SEED)
+    drawn = [sampler.parts(seed, 8, 8)[0].tolist() for seed in seeds]
+    assert len({str(tasks) for tasks in drawn}) == 3
+    values = ending.student_accuracies(student, sampler, ending.FRESH_SEED, 8)
+    assert found["fresh_accuracy"] == pytest.approx(float(values.mean()))

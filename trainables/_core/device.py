@@ -22,6 +22,7 @@ import torch
 
 from trainables._core.episodes import Episodes
 from trainables._core.evaluate import Setting, in_total, lap
+from trainables._core.lease import node
 from trainables._core.networks import conv4
 from trainables._core.work import UNITS, Work, work_of
 
@@ -53,6 +54,11 @@ class Fingerprint:
     processor: str  # or the GPU's name
     threads: int
     torch: str
+
+    def text(self) -> str:
+        """In words, as ``cpu Some Processor, 1 thread, torch 2.13.0``."""
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{self.device} {self.processor}, {threads}, torch {self.torch}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,8 @@ def profile_here(device: torch.device) -> Profile:
 
 @lru_cache(maxsize=8)
 def _kept(where: Fingerprint, device: torch.device) -> Profile:
-    return measured(where, device)
+    with node().exclusive():
+        return measured(where, device)
 
 
 def measured(

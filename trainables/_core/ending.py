@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trainables._core import evaluate
 from trainables._core.cost import adapt_macs, known_before
-from trainables._core.device import predict, profile_here
+from trainables._core.device import fingerprint, predict, profile_here
 from trainables._core.episodes import Episodes, Sampler, resized
 from trainables._core.evaluate import Batches
+from trainables._core.lease import node
 from trainables._core.memory import adapt_mib
 from trainables._core.patterns import candidates, first_updated
 from trainables._core.race import Scored
+from trainables._core.timing import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
     from trainables._core.race import Key
     from trainables._core.scores import Scores
     from trainables._core.student import Student, StudentSpec
+    from trainables._core.timing import Timed
 
 CHUNK = 8  # tasks scored at once: beyond, caches overflow; measured
-VALIDATION_SEED, TEST_SEED = 1_000_003, 2_000_003
+VALIDATION_SEED, TEST_SEED, FRESH_SEED = 1_000_003, 2_000_003, 3_000_003
 
 Metric = float | int | str | None
 
@@ -43,6 +47,7 @@ class Further:
     table: list[dict[str, Metric]]
     spec: StudentSpec
     cost_s: float  # what it took beside the others
+    tasks: dict[str, object] = field(default_factory=dict)  # right answers, see ``drops``
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Outcome:
     student: Student
     further: tuple[Further, ...] = ()
     scores: Scores | None = None
+    tasks: dict[str, object] = field(default_factory=dict)  # right answers, see ``drops``
 
 
 def at_size(tasks: Iterator[Episodes], size: int) -> Iterator[Episodes]:
@@ -147,15 +153,37 @@ class Prices:
 
     times: dict[str, list[float]]  # pattern -> milliseconds after t = 0..T steps
     mib: dict[str, float]
+    timings: dict[str, Timed] = field(default_factory=dict)  # of what was measured here
 
     def include(
         self, network: Network, meta: Params, one: Episodes, setting: Setting, pattern: str
     ) -> None:
         """Measures a pattern, unless it has been with as many steps."""
         if len(self.times.get(pattern, ())) <= setting.steps:
-            self.times[pattern] = evaluate.milliseconds(network, meta, one, setting, pattern)
+            laps = partial(evaluate.total_laps, network, meta, one, setting, pattern)
+            with node().exclusive() as alone:
+                self.timings[pattern] = repeated(laps, alone=alone)
+            self.times[pattern] = list(self.timings[pattern].ms)
         if pattern not in self.mib:
-            self.mib[pattern] = adapt_mib(network, meta, one, setting, pattern)
+            with node().shared():
+                self.mib[pattern] = adapt_mib(network, meta, one, setting, pattern)
+
+    def with_spread(self, row: Score) -> Score:
+        """A row with the spread of its time; zero where that was measured in an earlier trial."""
+        if (time := self.timings.get(row.pattern)) is None:
+            return row
+        return replace(row, adapt_ms_p95=time.p95[row.step], adapt_ms_spread=time.spread)
+
+    def told(self, row: Score, device: torch.device) -> dict[str, Metric]:
+        """What is known of how a time was taken; nothing of one from an earlier trial."""
+        if (time := self.timings.get(row.pattern)) is None:
+            return {}
+        return {
+            "adapt_ms_p95": row.adapt_ms_p95,
+            "adapt_ms_spread": row.adapt_ms_spread,
+            "adapt_timing": time.verdict,
+            "timed_on": fingerprint(device).text(),
+        }
 
 
 def measure(
@@ -189,7 +217,8 @@ def measure(
             inductive=setting.inductive,
         )
 
-    return evaluate.table(network, accuracies, prices.times, prices.mib, predicted, setting, images)
+    rows = evaluate.table(network, accuracies, prices.times, prices.mib, predicted, setting, images)
+    return [prices.with_spread(row) for row in rows]
 
 
 def metrics_of(
@@ -258,6 +287,33 @@ def score_on_test_classes(
     values = student_accuracies(student, sampler, seed + TEST_SEED, tasks)
     mean, ci95 = evaluate.interval(values)
     return {"test_accuracy": mean, "test_accuracy_ci95": ci95}
+
+
+def score_on_fresh_tasks(
+    student: Student,
+    data: ImageData,
+    shape: TaskShape,
+    *,
+    tasks: int,
+    seed: int,
+    device: str = "cpu",
+) -> dict[str, Metric]:
+    """The chosen pattern on validation tasks that nothing was chosen by.
+
+    Args:
+        student: the finished student.
+        data: the data set whose validation classes are drawn from.
+        shape: ways, shots and queries.
+        tasks: number of tasks.
+        seed: of the sweep; the tasks are the same for every student of it.
+        device: where to adapt.
+
+    Returns:
+        ``fresh_accuracy`` and ``fresh_accuracy_ci95`` (half-width).
+    """
+    sampler = Sampler(data.validation, data, shape, device)
+    mean, ci95 = evaluate.interval(student_accuracies(student, sampler, seed + FRESH_SEED, tasks))
+    return {"fresh_accuracy": mean, "fresh_accuracy_ci95": ci95}
 
 
 def student_accuracies(student: Student, sampler: Sampler, seed: int, tasks: int) -> torch.Tensor:

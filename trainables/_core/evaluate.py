@@ -17,6 +17,7 @@ import torch
 
 from trainables._core import cost
 from trainables._core.adapt import Rule, adapt
+from trainables._core.lease import node
 from trainables._core.patterns import Score, first_updated
 from trainables._core.views import view_labels, with_views
 
@@ -114,6 +115,18 @@ def score_batch(
     lifted: Lifted,
 ) -> Accuracies:
     """``score`` for one batch; query maps are taken from ``lifted``, and new ones put there."""
+    with node().shared():
+        return _score_batch(network, meta, episodes, setting, wanted, lifted)
+
+
+def _score_batch(
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    episodes: Episodes,
+    setting: Setting,
+    wanted: Mapping[str, Sequence[int]],
+    lifted: Lifted,
+) -> Accuracies:
     found: Accuracies = {}
     level, rows = -1, None
     for pattern in sorted(wanted, key=first_updated):
@@ -194,9 +207,21 @@ def milliseconds(
         pattern: what is updated.
         runs: timed repetitions, after a warm-up.
     """
+    laps = total_laps(network, meta, episodes, setting, pattern, runs)
+    return [statistics.median(column) for column in zip(*laps, strict=True)]
+
+
+def total_laps(
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    episodes: Episodes,
+    setting: Setting,
+    pattern: str,
+    runs: int = TIMED_RUNS,
+) -> list[list[float]]:
+    """Milliseconds ``[runs][T + 1]`` as in ``milliseconds``, lap by lap, after a warm-up."""
     laps = [lap(network, meta, episodes, setting, pattern) for _ in range(WARM_UP_RUNS + runs)]
-    totals = [in_total(one) for one in laps[WARM_UP_RUNS:]]
-    return [statistics.median(column) for column in zip(*totals, strict=True)]
+    return [in_total(one) for one in laps[WARM_UP_RUNS:]]
 
 
 def lap(

@@ -11,6 +11,7 @@ from trainables._core import distill, evaluate, networks
 from trainables._core.adapt import HEAD_B, HEAD_W, adapt, cross_entropy
 from trainables._core.ending import CHUNK
 from trainables._core.heads import logits as head_logits
+from trainables._core.lease import node
 from trainables._core.outer import MetaOptimiser, Objective, learn, query_logits, task_loss
 from trainables._core.parallel import side_by_side
 from trainables._core.rig import Rig, build, maml_update
@@ -279,10 +280,11 @@ def guided_accuracies(
     """Accuracy of every task of the sampler ``[tasks]``, full pattern, teacher at the side."""
     found = []
     for episodes in sampler.fixed(seed, tasks, CHUNK):
-        adviser = adapted_teacher(teacher, episodes)
-        said = adviser.words(with_views(episodes.support, rig.setting.views))
-        run = guided(rig, said, episodes, distillation, with_labels=with_labels, train=False)
-        with torch.no_grad():
-            z = query_logits(run, rig.sized(episodes).query, inductive=rig.setting.inductive)
+        with node().shared():
+            adviser = adapted_teacher(teacher, episodes)
+            said = adviser.words(with_views(episodes.support, rig.setting.views))
+            run = guided(rig, said, episodes, distillation, with_labels=with_labels, train=False)
+            with torch.no_grad():
+                z = query_logits(run, rig.sized(episodes).query, inductive=rig.setting.inductive)
         found.append(evaluate.correct(z, episodes.query_labels))
     return torch.cat(found)

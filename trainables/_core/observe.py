@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 
 from trainables._core.device import relative_error
+from trainables._core.drops import drop_in_hardest, right_answers
 from trainables._core.ending import (
     Further,
     Outcome,
@@ -177,6 +178,7 @@ class Observed(NamedTuple):
     metrics: dict[str, Metric]
     rows: list[Score]
     cost_s: float
+    tasks: dict[str, object]
 
 
 def observe(
@@ -226,8 +228,14 @@ def observe(
         predicted, measured = zip(*((r.predicted_ms, r.adapt_ms) for r in rows), strict=True)
         metrics["prediction_error"] = relative_error(predicted, measured)
         metrics["normalisation"] = model.spec.normalisation
+        accuracies, full_key = scored.accuracies(), (model.trained, one.steps)
+        metrics["quality_drop_worst"] = drop_in_hardest(accuracies[full_key], accuracies[key])
+        metrics |= prices.told(chosen, torch.device(model.sampler.device))
+        shape = model.sampler.shape
+        images = shape.ways * shape.queries
+        answers = right_answers(accuracies, key, full_key, images=images, seed=model.seed)
         spent += clock() - began
-        found[key, one.rate] = Observed(number, chosen, metrics, rows, spent)
+        found[key, one.rate] = Observed(number, chosen, metrics, rows, spent, answers)
     scores = Scores(
         model.trained,
         model.inner_steps,
@@ -294,10 +302,13 @@ def conclude(
         as_rows(first.rows),
         Student(spec(first), cpu),
         tuple(
-            Further(one.number - 1, one.metrics, as_rows(one.rows), spec(one), one.cost_s)
+            Further(
+                one.number - 1, one.metrics, as_rows(one.rows), spec(one), one.cost_s, one.tasks
+            )
             for one in rest
         ),
         scores,
+        first.tasks,
     )
     return told_of_training(outcome, scores.training)
 
@@ -306,6 +317,9 @@ def told_of_training(outcome: Outcome, metrics: Mapping[str, float]) -> Outcome:
     """Adds what holds of the training, whatever the adaptation at test; kept with the scores."""
     for known in (outcome.metrics, *(one.metrics for one in outcome.further)):
         known.update(metrics)
+        if "teacher_accuracy" in metrics:  # the teacher met the same tasks
+            own = cast("float", known["accuracy"])
+            known["quality_drop_teacher"] = metrics["teacher_accuracy"] - own
     if outcome.scores is not None:
         outcome.scores.training.update(metrics)
     return outcome

@@ -74,6 +74,8 @@ class Score:
     adapt_macs: int
     adapt_mib: float  # peak of any number of steps
     tasks: int  # how many it was scored on: fewer than the reference where a race dropped it
+    adapt_ms_p95: float = 0.0  # 95th percentile of the laps behind adapt_ms
+    adapt_ms_spread: float = 0.0  # of them, quartile to quartile over the median, after T steps
 
 
 SLACK = 1e-9  # accuracies are sums of floats

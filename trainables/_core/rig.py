@@ -14,6 +14,7 @@ from trainables._core.adapt import adapt
 from trainables._core.ending import VALIDATION_SEED, at_size, trained_pattern
 from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape, resized
 from trainables._core.evaluate import Setting
+from trainables._core.lease import node
 from trainables._core.observe import Model, adaptation_of, conclude, told_of_training
 from trainables._core.outer import Objective, learn, query_logits, task_loss
 from trainables._core.parallel import Chunks
@@ -254,7 +255,10 @@ def finish(rig: Rig, *, tasks: int, offset: int, further: Sequence[MethodConfig]
 
 
 class Training:
-    """Inside a ``with``, matrix products have the precision of meta-training, and a clock runs.
+    """One meta-iteration: the node's lease shared, the precision of training, and a clock runs.
+
+    The wait for the lease is not timed. Nothing longer belongs in one ``with``: whoever measures
+    a time waits for its end.
 
     ``precision`` is torch's own word (``torch.set_float32_matmul_precision``): weights, sums and
     norms stay float32; with ``medium`` the factors of a product are rounded to bfloat16, with
@@ -265,6 +269,8 @@ class Training:
         self._rig = rig
 
     def __enter__(self) -> None:
+        self._lease = node().shared()
+        self._lease.__enter__()
         self._before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(self._rig.config.precision)
         self._start = time.perf_counter()
@@ -272,6 +278,7 @@ class Training:
     def __exit__(self, *_: object) -> None:
         self._rig.seconds += time.perf_counter() - self._start
         torch.set_float32_matmul_precision(self._before)
+        self._lease.__exit__(None, None, None)
 
 
 def snapshot(rig: Rig, outer: MetaOptimiser) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""What ends a sweep before its trials are done, as Ray Tune asks for it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ray.tune import Stopper
+from typing_extensions import override
+
+from search.spending import used_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from search.recorder import Recorder
+
+
+@dataclass
+class Limits(Stopper):
+    """Ends a sweep: wall clock, hours of compute, a plateau, or nothing but the same failure.
+
+    Attributes:
+        recorder: The run's.
+        hours: Left for this session; None: no limit.
+        cpu_hours: For the whole run; None: no limit.
+        gpu_hours: For the whole run; None: no limit.
+        plateau: Says that the hypervolume stands still; empty while it does not.
+        why: Why the sweep ends before its trials are done; empty while it does not.
+        hopeless: Whether that is because every trial failed alike.
+    """
+
+    recorder: Recorder
+    hours: float | None = None
+    cpu_hours: float | None = None
+    gpu_hours: float | None = None
+    plateau: Callable[[], str] = str
+    why: str = ""
+    hopeless: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+    def over(self) -> str:
+        """Say why the sweep ends; remembers the first reason."""
+        if not self.why:
+            self.why = self._spent() or self.plateau() or self._doomed()
+        return self.why
+
+    @override
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is stopped here."""
+        return False
+
+    @override
+    def stop_all(self) -> bool:
+        """Tell Tune to stop everything."""
+        return bool(self.over())
+
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing travels: Tune pickles it, nobody reads it back."""
+        return {}
+
+    def _spent(self) -> str:
+        if self.hours is not None and time.monotonic() - self.began > self.hours * 3600:
+            return "the wall-clock budget (budget.hours) is used up"
+        limits = (self.cpu_hours, self.gpu_hours)
+        if limits == (None, None):
+            return ""
+        seconds = sum(r.cost_s for r in self.recorder.records.values())
+        return used_up(seconds, self.recorder.held, limits)
+
+    def _doomed(self) -> str:
+        why = self.recorder.hopeless()
+        self.hopeless = bool(why)
+        return why
