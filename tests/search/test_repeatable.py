@@ -8,11 +8,8 @@ from search.config import load_sweep
 from search.results import load_results
 from search.sweep import run_sweep
 from search.train import train
+from tests.clock import timeless
 
-TIMES = {
-    "adapt_ms", "adapt_ms_p95", "adapt_ms_spread", "adapt_timing", "adapt_speedup", "lease_s",
-    "prediction_error", "train_seconds",
-}  # fmt: skip
 FILE = {
     "method": "meta_distillation",
     "data": {"source": "glyphs", "ways": 5, "shots": 1, "queries": 5},
@@ -31,10 +28,10 @@ FILE = {
 }  # fmt: skip
 
 
-def timeless(metrics):
+def untold(metrics):
     """Without times, and without the scores that only a sweep's front gets."""
     late = ("test_", "fresh_")
-    return {k: v for k, v in metrics.items() if k not in TIMES and not k.startswith(late)}
+    return {k: v for k, v in timeless(metrics).items() if not k.startswith(late)}
 
 
 @pytest.mark.cluster
@@ -45,8 +42,8 @@ def test_side_by_side_and_alone(tmp_path):
     run = run_sweep(config, name="twins", storage=tmp_path)
     trials = load_results(run).to_json()["trials"]
     assert [t["state"] for t in trials] == ["COMPLETE"] * 3
-    first, *others = [timeless(t["metrics"]) for t in trials]
-    alone = timeless(train(config))
+    first, *others = [untold(t["metrics"]) for t in trials]
+    alone = untold(train(config))
     assert "accuracy" in alone
     for other in others:
         assert other == first

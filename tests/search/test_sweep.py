@@ -17,6 +17,7 @@ from search.rundir import RunDir, read_json
 from search.session import SweepFailedError
 from search.train import train
 from spaces._domains import Fixed
+from tests.clock import timeless
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,10 +43,6 @@ def config(**changes: Any) -> SweepConfig:
 
 def fixed(**values: Any) -> dict[str, Fixed]:
     return {name: Fixed(value, why="a test says so") for name, value in values.items()}
-
-
-def timeless(trial: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in trial["metrics"].items() if k not in ("adapt_ms", "train_seconds")}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +100,7 @@ def test_the_document_of_results_is_json_without_nan(finished: Path) -> None:
     document = json.loads(json.dumps(load_results(finished).to_json(), allow_nan=False))
     assert set(document) == {
         "run", "method", "objectives", "constraints", "hypervolume", "spending", "trials", "front",
+        "paired",
     }  # fmt: skip
     for trial in document["trials"]:
         assert {"id", "state", "config", "metrics", "failure", "cost_s"} <= set(trial)
@@ -112,7 +110,9 @@ def test_the_document_of_results_is_json_without_nan(finished: Path) -> None:
 def test_one_trial_trained_alone_has_the_metrics_of_the_sweep(finished: Path) -> None:
     trial = load_results(finished).trials[3]
     alone = train(config(space=fixed(**trial["config"])))
-    ours = {k: v for k, v in timeless(trial).items() if not k.startswith("test_")}
+    ours = {
+        k: v for k, v in timeless(trial["metrics"]).items() if not k.startswith(("test_", "fresh_"))
+    }
     assert {k: alone[k] for k in ours} == ours
 
 
@@ -123,7 +123,7 @@ def test_extend_adds_exactly_so_many_and_touches_nothing(tmp_path: Path) -> None
     after = load_results(path)
     assert [t["id"] for t in after.trials] == list(range(9))
     for old, new in zip(before.trials, after.trials, strict=False):
-        assert timeless(old).items() <= timeless(new).items()
+        assert timeless(old["metrics"]).items() <= timeless(new["metrics"]).items()
         assert old["ended"] == new["ended"]
     assert len(after.info["sessions"]) == 2
     assert after.box() == before.box(), "a hypervolume is compared in the same box"

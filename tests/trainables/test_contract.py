@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from search.metrics import EARLY
 from search.registry import METHODS, learner
+from tests.clock import timeless
 from trainables._core import ending, evaluate, guidance, rig
 from trainables._core.episodes import Sampler
 from trainables._core.lease import Lease, node
@@ -36,10 +37,6 @@ METRICS = {
     "accuracy", "accuracy_ci95", "accuracy_full", "quality_drop", "pattern", "inner_steps",
     "adapt_ms", "adapt_speedup", "adapt_macs", "adapt_mib", "prediction_error", *EARLY,
     "train_seconds",
-}  # fmt: skip
-TIMES = {
-    "adapt_ms", "adapt_ms_p95", "adapt_ms_spread", "adapt_timing", "adapt_speedup",
-    "predicted_ms", "prediction_error", "train_seconds",
 }  # fmt: skip
 
 
@@ -142,8 +139,8 @@ def test_the_same_seed_gives_the_same_metrics(method, data):
         for _ in range(3):
             one.step()
         outcome = one.finish()
-        table = [{k: v for k, v in row.items() if k not in TIMES} for row in outcome.table]
-        found.append(({k: v for k, v in outcome.metrics.items() if k not in TIMES}, table))
+        table = [timeless(row) for row in outcome.table]
+        found.append((timeless(outcome.metrics), table))
     assert found[0] == found[1]
     other = make(method, data, RunSettings(6, seed=4, validation_tasks=6, quick_tasks=3))
     assert other.step() != make(method, data).step()
@@ -158,7 +155,7 @@ def test_a_race_ends_where_the_whole_table_does(method, data):
     ]
     assert len(whole.table) == 7 * TINY["inner_steps"]
     assert {r["tasks"] for r in whole.table} == {60}
-    for name in set(whole.metrics) - TIMES:
+    for name in timeless(whole.metrics):
         assert raced.metrics[name] == whole.metrics[name]
     all_rows = {(r["pattern"], r["step"]): r for r in whole.table}
     for row in raced.table:

@@ -97,7 +97,7 @@ def stored_choice(student: Student, scores: Scores, one: Adaptation, shape: Task
     cheaper: list[Key] = [k for k in keys if costs[k] < costs[key] and k not in whole]
     pattern, step = key
     return Stored(
-        pattern, step, mean, ci95, against - mean, scores.times[pattern][step], costs[key],
+        pattern, step, mean, ci95, against - mean, scores.timings[pattern].ms[step], costs[key],
         scores.mib[pattern], exact, len(cheaper),
     )  # fmt: skip
 

@@ -151,38 +151,42 @@ def macs(
 class Prices:
     """What patterns take, whatever their rate: measured once each, on the first task."""
 
-    times: dict[str, list[float]]  # pattern -> milliseconds after t = 0..T steps
-    mib: dict[str, float]
-    timings: dict[str, Timed] = field(default_factory=dict)  # of what was measured here
+    timings: dict[str, Timed] = field(default_factory=dict)  # by pattern
+    mib: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def times(self) -> dict[str, tuple[float, ...]]:
+        """Pattern -> milliseconds after t = 0..T steps."""
+        return {pattern: time.ms for pattern, time in self.timings.items()}
 
     def include(
         self, network: Network, meta: Params, one: Episodes, setting: Setting, pattern: str
     ) -> None:
         """Measures a pattern, unless it has been with as many steps."""
-        if len(self.times.get(pattern, ())) <= setting.steps:
+        known = self.timings.get(pattern)
+        if known is None or len(known.ms) <= setting.steps:
             laps = partial(evaluate.total_laps, network, meta, one, setting, pattern)
             with node().exclusive() as alone:
-                self.timings[pattern] = repeated(laps, alone=alone)
-            self.times[pattern] = list(self.timings[pattern].ms)
+                found = repeated(laps, alone=alone)
+            where = fingerprint(one.support.device).text()
+            self.timings[pattern] = replace(found, device=where)
         if pattern not in self.mib:
             with node().shared():
                 self.mib[pattern] = adapt_mib(network, meta, one, setting, pattern)
 
     def with_spread(self, row: Score) -> Score:
-        """A row with the spread of its time; zero where that was measured in an earlier trial."""
-        if (time := self.timings.get(row.pattern)) is None:
-            return row
+        """A row with the spread of its time."""
+        time = self.timings[row.pattern]
         return replace(row, adapt_ms_p95=time.p95[row.step], adapt_ms_spread=time.spread)
 
-    def told(self, row: Score, device: torch.device) -> dict[str, Metric]:
-        """What is known of how a time was taken; nothing of one from an earlier trial."""
-        if (time := self.timings.get(row.pattern)) is None:
-            return {}
+    def told(self, row: Score) -> dict[str, Metric]:
+        """What is known of how a time was taken."""
+        time = self.timings[row.pattern]
         return {
             "adapt_ms_p95": row.adapt_ms_p95,
             "adapt_ms_spread": row.adapt_ms_spread,
             "adapt_timing": time.verdict,
-            "timed_on": fingerprint(device).text(),
+            "timed_on": time.device,
         }
 
 
@@ -200,7 +204,7 @@ def measure(
     What ``prices`` holds already is not measured again, and what is measured is put there.
     """
     one = next(at_size(sampler.fixed(seed, 1, 1), network.into[-1]))
-    prices = Prices({}, {}) if prices is None else prices
+    prices = Prices() if prices is None else prices
     for pattern in dict.fromkeys(pattern for pattern, _ in accuracies):
         prices.include(network, meta, one, setting, pattern)
     images = one.support.shape[1] * (1 + setting.views)

@@ -205,7 +205,7 @@ def observe(
     for one in adaptations:
         references.setdefault(one.rate, set()).add(one.steps)
     shared = Shared(model, references, known)
-    prices = Prices(dict(known.times), dict(known.mib)) if known else Prices({}, {})
+    prices = Prices(dict(known.timings), dict(known.mib)) if known else Prices()
     longest = max(one.steps for one in adaptations)
     found: dict[tuple[Key, float], Observed] = {}
     raced: dict[int, tuple[Scored, Key, float]] = {}
@@ -230,7 +230,7 @@ def observe(
         metrics["normalisation"] = model.spec.normalisation
         accuracies, full_key = scored.accuracies(), (model.trained, one.steps)
         metrics["quality_drop_worst"] = drop_in_hardest(accuracies[full_key], accuracies[key])
-        metrics |= prices.told(chosen, torch.device(model.sampler.device))
+        metrics |= prices.told(chosen)
         shape = model.sampler.shape
         images = shape.ways * shape.queries
         answers = right_answers(accuracies, key, full_key, images=images, seed=model.seed)
@@ -242,7 +242,7 @@ def observe(
         model.inner_rate,
         model.tasks,
         shared.accuracies(),
-        prices.times,
+        prices.timings,
         prices.mib,
         dict(known.training) if known else {},
     )

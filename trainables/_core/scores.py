@@ -7,20 +7,23 @@ validation tasks, and what each pattern takes. It is plain data; nothing in it i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from trainables._core.timing import Timed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from trainables._core.race import Key
 
 FILE = "scores.safetensors"
-_ACCURACY, _TIMES, _MIB = "accuracy", "ms", "mib"
+_ACCURACY = "accuracy"
 
 
 class ScoresError(ValueError):
@@ -36,7 +39,7 @@ class Scores:
     inner_rate: float  # alpha of meta-training
     tasks: int  # N, validation tasks of a whole table
     accuracies: dict[float, dict[Key, torch.Tensor]] = field(default_factory=dict)  # by rate
-    times: dict[str, list[float]] = field(default_factory=dict)  # pattern -> ms after 0..T steps
+    timings: dict[str, Timed] = field(default_factory=dict)  # pattern -> its time, however taken
     mib: dict[str, float] = field(default_factory=dict)  # pattern -> peak memory
     training: dict[str, float] = field(default_factory=dict)  # metrics of the training itself
     identity: str = ""  # of the training: configuration, data and settings
@@ -48,14 +51,13 @@ class Scores:
             for rate, table in self.accuracies.items()
             for (pattern, step), values in table.items()
         }
-        for pattern, times in self.times.items():
-            tensors[f"{_TIMES}/{pattern}"] = torch.tensor(times, dtype=torch.float64)
-            tensors[f"{_MIB}/{pattern}"] = torch.tensor(self.mib[pattern], dtype=torch.float64)
         told = {
             "trained": self.trained,
             "inner_steps": self.inner_steps,
             "inner_rate": self.inner_rate,
             "tasks": self.tasks,
+            "timings": {pattern: asdict(timed) for pattern, timed in self.timings.items()},
+            "mib": self.mib,
             "training": self.training,
             "identity": identity or self.identity,
         }
@@ -71,7 +73,9 @@ class Scores:
         file = folder / FILE
         try:
             with safe_open(file, "pt") as stored:
-                found = cls(**json.loads(stored.metadata()["model"]))
+                told = json.loads(stored.metadata()["model"])
+                timings = {p: Timed.of(said) for p, said in told.pop("timings").items()}
+                found = cls(**told, timings=timings)
                 for name in stored.keys():  # noqa: SIM118 - it is no mapping
                     found._take(name.split("/"), stored.get_tensor(name))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
@@ -80,11 +84,5 @@ class Scores:
         return found
 
     def _take(self, name: list[str], values: torch.Tensor) -> None:
-        kind, *rest = name
-        if kind == _ACCURACY:
-            rate, pattern, step = rest
-            self.accuracies.setdefault(float(rate), {})[pattern, int(step)] = values
-        elif kind == _TIMES:
-            self.times[rest[0]] = values.tolist()
-        else:
-            self.mib[rest[0]] = float(values)
+        _, rate, pattern, step = name
+        self.accuracies.setdefault(float(rate), {})[pattern, int(step)] = values

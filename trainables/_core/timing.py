@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 NOISY, USELESS = 0.25, 1.0  # our defaults; beside other programs' full load 0.3 to 0.5 is usual
 ROUNDS = 4  # at most: our default
@@ -34,6 +34,7 @@ class Timed:
         drift: of the whole adaptation: the second half of the laps against the first.
         rounds: how many were run.
         alone: whether nothing else of ours ran meanwhile.
+        device: where, in words.
     """
 
     ms: tuple[float, ...]
@@ -42,6 +43,16 @@ class Timed:
     drift: float
     rounds: int = 1
     alone: bool = True
+    device: str = ""
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Timed:
+        """Reads what ``asdict`` wrote, by way of JSON.
+
+        Raises:
+            TypeError: it is of another form.
+        """
+        return cls(**{**said, "ms": tuple(said["ms"]), "p95": tuple(said["p95"])})
 
     @property
     def noise(self) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.clock import timeless
 from tests.trainables.test_contract import SHAPE, data, make  # noqa: F401  the fixture
 from trainables._core import evaluate
 from trainables._core.again import Again, NotScoredError, stored_choice
@@ -16,7 +17,6 @@ from trainables._core.scores import Scores, ScoresError
 from trainables._learner import RunSettings, parse_config
 from trainables.maml import Maml
 
-TIMES = {"adapt_ms", "adapt_speedup", "prediction_error", "train_seconds"}
 RUN = RunSettings(iterations=3, seed=3, validation_tasks=40, quick_tasks=3)
 OWN: dict[str, Any] = {
     "student.width": 4,
@@ -44,12 +44,8 @@ def outcome(data):  # noqa: F811
     return make("maml", data, RUN, **OWN).finish([{**OWN, **more} for more in FURTHER])
 
 
-def timeless(metrics):
-    return {k: v for k, v in metrics.items() if k not in TIMES}
-
-
 def untimed(table):
-    return [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in table]
+    return [timeless(row) for row in table]
 
 
 def test_each_setting_has_the_numbers_it_would_have_alone(outcome, data):  # noqa: F811
