@@ -1,7 +1,7 @@
 """What a sampler looks at in a long study: the feasible front, and what ended last.
 
 A density estimate over every observation costs more with each of them, and ten thousand say little
-that five hundred do not. Up to ``LIMIT`` ended trials nothing is left out. Beyond that it is the
+that two hundred do not. Up to ``LIMIT`` ended trials nothing is left out. Beyond that it is the
 first front of all feasible ones, where the good ones of the estimate come from (Optuna's TPE takes
 25 at most), at most half of the limit and the loneliest of them, and the newest others.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from search.pareto import Point
 
-LIMIT = 500
+LIMIT = 200
 """Ended trials that a sampler looks at; our default."""
 
 
