@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from search.commands import launch
 from search.options import (
     FILE,
     FOLDER,
@@ -323,6 +324,9 @@ def data_prepare(*, source: str, path: Path | None, as_json: bool) -> None:
         write_json({"source": source, "path": str(folder)})
         return
     echo(f"{source} is ready in {folder}.")
+
+
+cli.add_command(launch)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

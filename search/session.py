@@ -151,8 +151,11 @@ class Session:
             KeyboardInterrupt: Ctrl-C was pressed; the run can be resumed.
         """
         resources = self.config.resources
-        _cluster.check_room(resources.cpu, resources.gpu)
-        slots = _cluster.slots(resources.cpu, resources.gpu, resources.concurrent)
+        if not resources.scales:
+            _cluster.check_room(resources.cpu, resources.gpu)
+        slots = _cluster.slots(
+            resources.cpu, resources.gpu, resources.concurrent, scales=resources.scales
+        )
         budget = self.config.budget
         limits = Limits(
             self.recorder,
@@ -166,7 +169,7 @@ class Session:
         self.run.write_info(sessions=self.sessions)
         self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
         shared = _cluster.SharedData.of(self.config.data, self.dataset.fingerprint)
-        data = shared.for_all_nodes(self.dataset)
+        data = shared.for_all_nodes(self.dataset, scales=resources.scales)
         with _cluster.MemoryWatch() as memory:
             _tune.run_trials(
                 self.config,

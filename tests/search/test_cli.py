@@ -19,7 +19,7 @@ from search.registry import METHODS
 
 COMMANDS = (
     "sweep", "resume", "extend", "results", "board", "export", "adapt", "train", "methods",
-    "space", "data",
+    "space", "data", "launch",
 )  # fmt: skip
 HEAVY = {"torch", "ray", "optuna", "numpy", "pydantic", "rich", "yaml", "tensorboard"}
 
