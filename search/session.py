@@ -27,6 +27,7 @@ from search.fresh import fresh_score
 from search.further import FurtherTrials
 from search.plateau import Plateau
 from search.points import Observation, first_point
+from search.preflight import check_nodes
 from search.progress import Progress, counted, duration
 from search.proposals import completed
 from search.recorder import Observer, Recorder
@@ -153,6 +154,8 @@ class Session:
         resources = self.config.resources
         if not resources.scales:
             _cluster.check_room(resources.cpu, resources.gpu)
+        for finding in check_nodes(self.run.path):
+            self.progress.say(f"{finding.said} {finding.remedy}")
         slots = _cluster.slots(
             resources.cpu, resources.gpu, resources.concurrent, scales=resources.scales
         )

@@ -19,7 +19,7 @@ from search.registry import METHODS
 
 COMMANDS = (
     "sweep", "resume", "extend", "results", "board", "export", "adapt", "train", "methods",
-    "space", "data", "launch",
+    "space", "data", "doctor", "launch",
 )  # fmt: skip
 HEAVY = {"torch", "ray", "optuna", "numpy", "pydantic", "rich", "yaml", "tensorboard"}
 

@@ -15,7 +15,8 @@ from search import launch
 from search.cli import cli
 from search.config import BudgetConfig, ResourcesConfig, SweepConfig, load_sweep
 from search.errors import FailedError, UserError
-from search.launch import BLANK, ROOT, Wishes, fill_script, mount_command, prepare, start, then
+from search.launch import prepare, start, then
+from search.templates import BLANK, ROOT, Wishes, fill_script, mount_command
 
 FILLED = Wishes(image="image-1", shared="10.0.0.5:/export", hosts=("head", "one", "two"))
 
@@ -182,6 +183,10 @@ def test_the_tool_is_called_where_it_is_there(tmp_path, monkeypatch):
         return SimpleNamespace(returncode=len(seen) - 1)
 
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(launch, "TOKEN", tmp_path / "token")
+    with pytest.raises(UserError, match="ray get-auth-token --generate"):
+        start("aws", file, run)
+    (tmp_path / "token").touch()
     start("aws", file, run)
     assert seen == [["ray", "up", "--yes", str(file)]]
     with pytest.raises(FailedError, match="`sbatch` ended with code 1"):
