@@ -60,7 +60,7 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     file: Path | None,
     overrides: tuple[str, ...],
     name: str | None,
-    storage: Path | None,
+    storage: str | None,
     address: str | None,
     trials: int | None,
     study: str | None,

@@ -151,7 +151,7 @@ def doctor(
     *,
     file: Path | None,
     overrides: tuple[str, ...],
-    storage: Path | None,
+    storage: str | None,
     address: str | None,
     as_json: bool,
 ) -> int:

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from search import findings
+from search.addresses import check_directory, is_address
 from search.errors import UserError
 from search.findings import Finding
 from search.preflight import check_gpu, check_networks, check_study, load_data
@@ -63,7 +64,9 @@ class Report:
         console.print(table, highlight=False)
 
 
-def examine(config: SweepConfig, address: str | None = None, storage: Path | None = None) -> Report:
+def examine(
+    config: SweepConfig, address: str | None = None, storage: str | Path | None = None
+) -> Report:
     """Look at everything that a sweep needs, as far as what is found wrong allows.
 
     Args:
@@ -85,14 +88,14 @@ def examine(config: SweepConfig, address: str | None = None, storage: Path | Non
     place = str(storage or config.storage)
     machines: list[Finding] = []
     with _noting(machines, "cluster"):
-        there = standing(Path(place if "://" not in place else "."))
+        there = standing(Path("." if is_address(place) else place))
         if address is None:
             machines += _this_machine(config, data, there)
         else:
             machines += _cluster(config, data, there, address)
-    if "://" in place:
-        told = f"Runs are kept in a directory; {place} is an address."
-        found.append(Finding("storage", "stops", told, "Mount it, and name the mount."))
+    with _noting(found, "storage"):
+        check_directory(place)
+    if is_address(place):
         machines = [one for one in machines if one.check != "storage"]
     found += machines
     return Report(tuple(found))
