@@ -128,8 +128,17 @@ def check_room(cpu: float, gpu: float) -> None:
     )
 
 
-def slots(cpu: float, gpu: float, concurrent: int | None) -> int:
-    """Return how many trials run at a time."""
+def slots(cpu: float, gpu: float, concurrent: int | None, *, scales: bool = False) -> int:
+    """Return how many trials run at a time.
+
+    Args:
+        cpu: Cores of one trial.
+        gpu: GPUs of one trial.
+        concurrent: Trials at a time at most.
+        scales: Whether nodes come for trials that wait; ``concurrent`` alone is the limit then.
+    """
+    if scales and concurrent:
+        return concurrent
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     fit = [have.get("CPU", 0) / cpu] + ([have.get("GPU", 0) / gpu] if gpu else [])
     return max(1, min(int(min(fit) + 1e-9), concurrent or 10**9))
@@ -163,9 +172,9 @@ class SharedData:
         }
         return cls(tuple(arguments.items()), fingerprint)
 
-    def for_all_nodes(self, dataset: Dataset) -> Self:
-        """Put the arrays into the object store where other nodes may lack the files."""
-        if len(_resources()) == 1:
+    def for_all_nodes(self, dataset: Dataset, *, scales: bool = False) -> Self:
+        """Put the arrays into the object store where other nodes may lack the files, or will."""
+        if len(_resources()) == 1 and not scales:
             return self
         return type(self)(self.arguments, self.fingerprint, ray.put(dataset))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from search import registry
+from search.addresses import read_storage
 from search.constraints import Constraint, contradictions
 from search.databases import read_study
 from search.documents import Document, Place, kind
@@ -28,7 +29,7 @@ NAME_FORM = (
     "A name has up to 100 letters, digits, dots, dashes and underscores and starts with a letter "
     "or a digit"
 )
-_BY_HAND = ("space", "objectives", "constraints", "points", "study")
+_BY_HAND = ("space", "objectives", "constraints", "points", "study", "storage")
 
 
 def check(
@@ -52,6 +53,7 @@ def check(
         "constraints": _constraints(document, problems),
         "points": read_points(document, problems),
         "study": read_study(document, problems),
+        "storage": read_storage(document, problems),
     }
     values.update({key: parsed[key] for key in _BY_HAND if key in values})
     config: Schema | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from search.commands import data, doctor, launch
 from search.options import (
     FILE,
     FOLDER,
@@ -59,7 +60,7 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     file: Path | None,
     overrides: tuple[str, ...],
     name: str | None,
-    storage: Path | None,
+    storage: str | None,
     address: str | None,
     trials: int | None,
     study: str | None,
@@ -248,81 +249,9 @@ def space(*, method: str, as_json: bool) -> None:
     print_space(document, console())
 
 
-@cli.group()
-def data() -> None:
-    """List, check and prepare the data sources."""
-
-
-@data.command("list")
-@json_option
-def data_list(*, as_json: bool) -> None:
-    """List the sources, and whether they can be read from here."""
-    from search.listing import print_sources, source_rows
-
-    with tidy_stdout():
-        rows = source_rows()
-    if as_json:
-        write_json(rows)
-        return
-    print_sources(rows, console())
-
-
-@data.command("check")
-@click.argument("source")
-@click.option("--path", type=FOLDER, help="Where its files are; left out: FEWTUNE_DATA.")
-@click.option("--split", type=click.Path(exists=True, path_type=Path), help="Lists of classes.")
-@click.option("--size", type=int, help="Side of the images in pixels.")
-@click.option("--channels", type=int, help="1 grey, 3 colour.")
-@click.option("--ways", type=int, default=5, show_default=True)
-@click.option("--shots", type=int, default=1, show_default=True)
-@click.option("--queries", type=int, default=15, show_default=True)
-@json_option
-def data_check(  # noqa: PLR0913 - one argument for each word of the command
-    *,
-    source: str,
-    path: Path | None,
-    split: Path | None,
-    size: int | None,
-    channels: int | None,
-    ways: int,
-    shots: int,
-    queries: int,
-    as_json: bool,
-) -> None:
-    """Read a source, say what is in it, and hold tasks against it."""
-    from trainables._data import check_shape, load
-
-    with tidy_stdout():
-        found = load(source, root=path, split=split, size=size, channels=channels)
-    if not as_json:
-        for line in found.report.lines():
-            echo(line)
-    check_shape(found, ways, shots, queries)
-    task = f"{ways}-way {shots}-shot with {queries} queries"
-    if as_json:
-        write_json({**found.report.to_json(), "fingerprint": found.fingerprint, "task": task})
-        return
-    echo(f"{task}: fits")
-
-
-@data.command("prepare")
-@click.argument("source")
-@click.option(
-    "--path",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where to put its files; left out: FEWTUNE_DATA.",
-)
-@json_option
-def data_prepare(*, source: str, path: Path | None, as_json: bool) -> None:
-    """Download a source from its official address, or verify what is there."""
-    from trainables._data import prepare
-
-    with tidy_stdout():
-        folder = prepare(source, path)
-    if as_json:
-        write_json({"source": source, "path": str(folder)})
-        return
-    echo(f"{source} is ready in {folder}.")
+cli.add_command(data)
+cli.add_command(doctor)
+cli.add_command(launch)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -107,11 +107,14 @@ class ResourcesConfig(_Section):
         cpu: CPU cores.
         gpu: GPUs; below 1 it is a share of one, from 1 on a whole number.
         concurrent: Trials at a time at most; None: as many as the resources allow.
+        scales: Whether the cluster starts nodes for trials that wait: up to ``concurrent`` of them
+            are asked for, whatever it has at the start.
     """
 
     cpu: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     gpu: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     concurrent: _Count | None = None
+    scales: bool = False
 
 
 class EvaluationConfig(_Section):

@@ -59,7 +59,7 @@ rename_option = click.option(
 )
 storage_option = click.option(
     "--storage",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False),  # no Path, which makes s3:/ of s3://
     metavar="DIR",
     help="Where run directories are made.",
 )

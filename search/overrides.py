@@ -11,6 +11,7 @@ from search.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_MAYBE_SECRET = ("study", "storage")  # a database's URL, a bucket's address
 _PATHS: tuple[Place, ...] = (
     ("data", "path"),
     ("data", "split"),
@@ -31,8 +32,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> list[Proble
     problems: list[Problem] = []
     for text in overrides:
         flag = f"--set {text}"
-        if text.lstrip().startswith("study"):  # a database's URL may hold a password
-            flag = "--set study=..."
+        if text.lstrip().startswith(_MAYBE_SECRET):
+            flag = f"--set {text.lstrip().partition('=')[0]}=..."
         try:
             place, value = _read(text)
             _set(document, place, value, flag)
@@ -76,7 +77,7 @@ def _read(text: str) -> tuple[Place, Any]:
     try:
         value = read_value(raw)
     except ValueError as error:
-        shown = "" if first == "study" else f" `{raw}`"
+        shown = "" if first in _MAYBE_SECRET else f" `{raw}`"
         raise ValueError(f"The value{shown} is not YAML: {error}") from error
     return ((first, rest) if dot else (first,)), value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search import registry
+from search import findings, registry
 from search.databases import JOURNAL
 from search.entries import samples
 from search.errors import UserError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from search.config import SweepConfig
+    from search.findings import Finding
     from spaces._domains import Value
 
 
@@ -105,6 +106,33 @@ def check_study(config: SweepConfig) -> None:
         from search._storages import close_database, open_database  # noqa: PLC0415 - most sweeps have none
 
         close_database(open_database(config.study))
+
+
+def check_nodes(place: Path) -> list[Finding]:
+    """Hold a cluster's nodes against each other and the storage, before the first trial; needs Ray.
+
+    Args:
+        place: The run's directory, which every node must write where there are several.
+
+    Returns:
+        What should be looked at, but stops nothing.
+
+    Raises:
+        UserError: What would stop the sweep, all of it.
+    """
+    from search import _nodes  # noqa: PLC0415 - Ray is imported by those alone who need it
+    from search.probe import Question, marked, probe  # noqa: PLC0415
+
+    if len(_nodes.nodes()) == 1:
+        found = findings.of_disk({"this machine": probe(Question(str(place)))})
+    else:
+        with marked(place) as marker:
+            answers = _nodes.on_every_node(probe, Question(str(place), marker))
+        found = findings.of_answers(answers, str(place))
+    stops = [one for one in found if one.state == "stops"]
+    if stops:
+        raise UserError(" ".join(f"{one.said} {one.remedy}".strip() for one in stops))
+    return [one for one in found if one.state == "look"]
 
 
 def check_gpu(config: SweepConfig) -> None:

@@ -27,6 +27,7 @@ from search.fresh import fresh_score
 from search.further import FurtherTrials
 from search.plateau import Plateau
 from search.points import Observation, first_point
+from search.preflight import check_nodes
 from search.progress import Progress, counted, duration
 from search.proposals import completed
 from search.recorder import Observer, Recorder
@@ -151,8 +152,13 @@ class Session:
             KeyboardInterrupt: Ctrl-C was pressed; the run can be resumed.
         """
         resources = self.config.resources
-        _cluster.check_room(resources.cpu, resources.gpu)
-        slots = _cluster.slots(resources.cpu, resources.gpu, resources.concurrent)
+        if not resources.scales:
+            _cluster.check_room(resources.cpu, resources.gpu)
+        for finding in check_nodes(self.run.path):
+            self.progress.say(f"{finding.said} {finding.remedy}")
+        slots = _cluster.slots(
+            resources.cpu, resources.gpu, resources.concurrent, scales=resources.scales
+        )
         budget = self.config.budget
         limits = Limits(
             self.recorder,
@@ -166,7 +172,7 @@ class Session:
         self.run.write_info(sessions=self.sessions)
         self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
         shared = _cluster.SharedData.of(self.config.data, self.dataset.fingerprint)
-        data = shared.for_all_nodes(self.dataset)
+        data = shared.for_all_nodes(self.dataset, scales=resources.scales)
         with _cluster.MemoryWatch() as memory:
             _tune.run_trials(
                 self.config,

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.addresses import check_directory
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.errors import UserError
 from search.preflight import check_gpu, check_networks, check_study, checkpoints, load_data
@@ -58,8 +59,7 @@ def run_sweep(
     """
     began = time.monotonic()
     place = str(storage or config.storage)
-    if "://" in place:
-        raise UserError(f"Runs are kept in a directory; {place} is an address. Mount it first.")
+    check_directory(place)
     name = name or config.name or _default_name(config)
     check_study(config)
     if address is None:

@@ -19,7 +19,7 @@ from search.registry import METHODS
 
 COMMANDS = (
     "sweep", "resume", "extend", "results", "board", "export", "adapt", "train", "methods",
-    "space", "data",
+    "space", "data", "doctor", "launch",
 )  # fmt: skip
 HEAVY = {"torch", "ray", "optuna", "numpy", "pydantic", "rich", "yaml", "tensorboard"}
 
@@ -249,7 +249,7 @@ def test_sweep_hands_over_the_file_with_its_overrides(fake, tmp_path, monkeypatc
     )  # fmt: skip
     assert result.exception is None
     assert (seen["config"].seed, seen["config"].budget.trials) == (7, 5)
-    assert (seen["name"], seen["storage"], seen["address"]) == ("n", tmp_path, "auto")
+    assert (seen["name"], seen["storage"], seen["address"]) == ("n", str(tmp_path), "auto")
     assert result.stdout == f"{tmp_path / 'run'}\n"
     assert f"fewtune results {tmp_path / 'run'}" in result.stderr
 

@@ -53,6 +53,13 @@ def test_slots_are_what_the_scarcest_resource_allows(
     assert slots(cpu, gpu, concurrent) == fit
 
 
+@pytest.mark.usefixtures("two_nodes")
+def test_where_nodes_come_for_trials_that_wait_the_file_says_how_many() -> None:
+    assert slots(1, 1, 16, scales=True) == 16
+    assert slots(1, 1, None, scales=True) == 1  # nobody said how many
+    assert slots(1, 1, 16) == 1
+
+
 def test_no_cluster_at_an_address_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # of another test
     with socket.socket() as free:
@@ -99,6 +106,7 @@ def test_with_several_nodes_the_arrays_are_at_hand(monkeypatch: pytest.MonkeyPat
     assert shared.for_all_nodes(dataset).copy == ("put", dataset)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     assert shared.for_all_nodes(dataset) is shared
+    assert shared.for_all_nodes(dataset, scales=True).copy == ("put", dataset)  # others will come
 
 
 def test_data_that_changes_under_a_sweep_is_refused() -> None:

@@ -1,0 +1,103 @@
+"""Where runs are kept, when that is an address: no key in it, and none in what is shown of it.
+
+A bucket's keys come from where its clients look for them: the environment (as
+``AWS_ACCESS_KEY_ID``), a profile, or the role of the machine. In a sweep file, a run or a message
+they would be read by everybody who reads those.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
+
+from search.errors import UserError
+
+if TYPE_CHECKING:
+    from search.documents import Document
+    from search.errors import Problem
+
+_SECRET = re.compile(r"pass|secret|token|key|credential|signature", re.IGNORECASE)
+
+
+def is_address(place: str) -> bool:
+    """Tell an address from a directory.
+
+    Example:
+        >>> is_address("s3://bucket/runs"), is_address("runs")
+        (True, False)
+    """
+    return "://" in place
+
+
+def unfit(place: str) -> str:
+    """Say why an address must not be written down; an empty string where it may be.
+
+    Example:
+        >>> (
+        ...     unfit("s3://bucket/runs?region=eu-west-1&endpoint_override=localhost:9000"),
+        ...     unfit("runs"),
+        ... )
+        ('', '')
+        >>> unfit("s3://me:hunter2@bucket/runs")[:43]
+        'A key must not stand in a storage address. '
+    """
+    if not is_address(place) or not _hides(place):
+        return ""
+    return (
+        "A key must not stand in a storage address. Give it by the environment, as "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by the machine's role (not shown, since "
+        "it is secret)."
+    )
+
+
+def shown(place: str) -> str:
+    """Return what may be shown of a place: no user, no key and nothing behind a question mark.
+
+    Example:
+        >>> shown("s3://me:hunter2@bucket/runs?secret_key=x"), shown("runs")
+        ('s3://bucket/runs', 'runs')
+    """
+    if not is_address(place):
+        return place
+    scheme, _, rest = place.partition("://")
+    path = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host, slash, inside = path.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{inside}"
+
+
+def check_directory(place: str) -> None:
+    """Refuse an address where a directory is needed.
+
+    Raises:
+        UserError: It is one.
+    """
+    if is_address(place):
+        raise UserError(
+            f"Runs are kept in a directory; {shown(place)} is an address. Mount it, and name the "
+            "mount."
+        )
+
+
+def read_storage(document: Document, problems: list[Problem]) -> object:
+    """Read the key ``storage``.
+
+    Args:
+        document: The sweep file with the options laid over it.
+        problems: Where its mistakes go; none of them shows the value.
+    """
+    raw = document.values.get("storage")
+    if isinstance(raw, str) and (said := unfit(raw)):
+        problem = document.problem(("storage",), said)
+        problems.append(replace(problem, flag="--set storage=..." if problem.flag else ""))
+    return raw
+
+
+def _hides(place: str) -> bool:
+    try:
+        parts = urlsplit(place)
+    except ValueError:  # brackets that are no address: nothing can be told of it
+        return True
+    asked = parse_qsl(parts.query, keep_blank_values=True)
+    return "@" in parts.netloc or any(_SECRET.search(name) for name, _ in asked)
