@@ -137,6 +137,31 @@ def results(*, run: Path, front: bool, thresholds: str | None, as_json: bool) ->
 
 @cli.command()
 @click.argument("run", type=FOLDER)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The HTML file; left out: report.html in the run.",
+)
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the main figures there too, as PNG and SVG.",
+)
+def report(*, run: Path, out: Path | None, figures: Path | None) -> None:
+    """Write a run as one HTML file that needs no network, also while it goes on."""
+    from search.report import report as write_report
+
+    with tidy_stdout():
+        written = write_report(run, out, figures)
+    for file in written:
+        echo(str(file))
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True)
 def board(*, run: Path, host: str, port: int) -> None:
@@ -340,6 +365,7 @@ def _done(run: Path) -> None:
     echo(str(run))
     for line in (
         f"Trials and front:  fewtune results {run}",
+        f"One page of it:    fewtune report {run}",
         f"TensorBoard:       fewtune board {run}",
         f"Take one home:     fewtune export {run} --pick knee -o my-student",
     ):
