@@ -367,6 +367,9 @@ function start() {
   }
   select();
   if (data.front.length) choose(data.front[0]);
+}
+
+function watch() {
   const near = new IntersectionObserver((seen) => seen.filter((e) => e.isIntersecting).forEach((e) => {
     near.unobserve(e.target);
     draw(e.target.id);
@@ -377,4 +380,5 @@ function start() {
   addEventListener("beforeprint", () => figures.forEach((_, id) => draw(id)));
 }
 
-start();
+start(); // words and tables are there before Plotly, which stands below, is read
+addEventListener("DOMContentLoaded", watch);

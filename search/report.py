@@ -67,9 +67,9 @@ def page(document: dict[str, Any]) -> str:
     parts = {
         "title": html.escape(f"{document['head']['name']} - fewtune"),
         "style": _part("report.css"),
-        "plotly": script(),
         "findings": _embedded(document),
         "script": _part("report.js"),
+        "plotly": script(),
     }
     text = _part("report.html")
     for name, part in parts.items():
