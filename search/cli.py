@@ -178,8 +178,8 @@ def board(*, run: Path, host: str, port: int) -> None:
     "choice",
     default="knee",
     show_default=True,
-    metavar="best|knee|fastest|smallest|TRIAL",
-    help="Which point of the front, or the number of a trial.",
+    metavar="best|knee|fastest|smallest|TRIAL|all-front",
+    help="Which point of the front, the number of a trial, or every point: DIR/trial-N each.",
 )
 @click.option(
     "--max",
@@ -189,6 +189,13 @@ def board(*, run: Path, host: str, port: int) -> None:
     help="Only trials with at most this, as adapt_ms=2.5; may be given again.",
 )
 @click.option(
+    "--min",
+    "minima",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only trials with at least this, as accuracy=90%; may be given again.",
+)
+@click.option(
     "-o",
     "--out",
     required=True,
@@ -196,16 +203,24 @@ def board(*, run: Path, host: str, port: int) -> None:
     metavar="DIR",
     help="The bundle's directory.",
 )
-def export(*, run: Path, choice: str, maxima: tuple[str, ...], out: Path) -> None:
+def export(
+    *, run: Path, choice: str, maxima: tuple[str, ...], minima: tuple[str, ...], out: Path
+) -> None:
     """Write a configuration and its student as a bundle."""
     from search.constraints import read_bound
-    from search.picks import check_word
+    from search.picks import ALL_FRONT, check_word
 
-    bounds = dict(map(read_bound, maxima))
+    most, least = dict(map(read_bound, maxima)), dict(map(read_bound, minima))
     check_word(choice)  # before torch is imported: said at once
     from search.export import export as write_bundle
+    from search.export import export_all
 
-    echo(write_bundle(run, choice, bounds, out).sentence)
+    if choice == ALL_FRONT:
+        written = export_all(run, most, out, minima=least)
+    else:
+        written = [write_bundle(run, choice, most, out, minima=least)]
+    for one in written:
+        echo(one.sentence)
 
 
 @cli.command()

@@ -14,6 +14,7 @@ const SYMBOLS = ["circle", "square", "diamond", "cross", "x", "triangle-up", "st
 const AROUND = ["top center", "bottom center", "middle right", "middle left"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const WIDE_RANGE = 8; // an axis that spans more than this is logarithmic, as in front.png
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const PICKED = ["f-front", "f-parallel"]; // a point of these chooses its trial
 const CONFIG = { responsive: true, displayModeBar: false };
 const byId = new Map(data.trials.map((t) => [t.id, t]));
@@ -33,7 +34,7 @@ function show(name, value) {
   if (value === undefined || value === null) return "-";
   if (typeof value !== "number") return String(value);
   if (/accuracy|quality_drop|epsilon/.test(name)) return `${(Math.round(1000 * value) / 10 + 0).toFixed(1)} %`; // + 0: no -0.0
-  if (Number.isInteger(value) || Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
+  if (Number.isInteger(value) || Math.abs(value) >= 1000) return WHOLE.format(value);
   return String(Number(value.toPrecision(3)));
 }
 
