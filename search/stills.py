@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from search.figures import BLUE, GREY, LABELLED, RED, front_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -84,11 +84,22 @@ def patterns(document: Mapping[str, Any]) -> Figure | None:
     tables = document["tables"]["of"]
     if not tables:
         return None
-    trial, rows = next(iter(tables.items()))
+    return table_figure(*next(iter(tables.items())))
+
+
+def table_figure(trial: int | str, rows: Sequence[Sequence[Any]]) -> Figure | None:
+    """Draw a table, accuracy beside time; None where it has neither.
+
+    Args:
+        trial: Whose it is.
+        rows: Pattern, step, accuracy, milliseconds and tasks of each entry that was scored.
+    """
     shares = [(r[0], r[1], 100 * r[2]) for r in rows if r[2] is not None]
     times = [(r[0], r[1], r[3]) for r in rows if r[3] is not None]
     grids = [(shares, "accuracy (%)", "viridis"), (times, "adapt_ms (ms)", "cividis")]
     known = [grid for grid in grids if grid[0]]
+    if not known:
+        return None
     figure = Figure(figsize=(4.5 * len(known), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for index, (cells, title, colours) in enumerate(known, 1):
