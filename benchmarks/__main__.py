@@ -27,6 +27,7 @@ OWN_IMAGES = (  # these need no FEWTUNE_DATA
     "train_once",
     "simulated_search",
     "driver",
+    "empty_trials",
 )
 ARMS = "alone,paper_kl,inner_tenth,outer_tau1,alone_views,outer_views"
 
@@ -45,6 +46,7 @@ COMMANDS: dict[str, str] = {
     "recorded_omniglot": "recorded",
     "simulated_search": "simulated_search",
     "driver": "driver",
+    "empty_trials": "empty_trials",
     "train_once": "train_once --iterations 400 --models 1",
     "omniglot_maml": "omniglot_maml --threads 1 --iterations 3000",
     "head_prototype": HEADS.format("prototype"),

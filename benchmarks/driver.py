@@ -3,29 +3,32 @@
     python -m benchmarks.driver [--trials 10000] [--workers 1000]
 
 A simulated clock stands for the workers: each trial reports eight times and lasts as long as a
-seeded draw says. What is timed is what the driver does for a trial from its ask to its end: the
-sampler, the scheduler, the journal and the files. Then a study of 2,000 finished observations is
-asked alone.
+seeded draw says. Once every worker has its trial, what is timed is all that the driver does while a
+tenth of the trials ends and is replaced: the sampler, the scheduler, the journal and the files;
+memory is the process's peak. A study of 2,000 finished observations is asked alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import heapq
 import json
+import pstats
+import resource
 import statistics
 import tempfile
 import time
-import tracemalloc
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.record import Row, save
-from benchmarks.simulated_search import CONSTRAINTS, OBJECTIVES, STARTUP, WHOLE
+from benchmarks.simulated_search import CONSTRAINTS, OBJECTIVES, STARTUP, WHOLE, halving
 from search._optuna import Study
-from search._schedulers import ParetoHalving
 from search.constraints import Constraint
 from search.recorder import Recorder
 from search.rundir import RunDir
@@ -46,6 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1_000)
     parser.add_argument("--observations", type=int, default=2_000)
     parser.add_argument("--asks", type=int, default=50)
+    parser.add_argument("--profile", action="store_true", help="print one of the timed pass")
     parser.add_argument("--name", default="driver")
     return parser.parse_args()
 
@@ -67,6 +71,14 @@ def answer(config: dict[str, Value], share: float) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A moment of a driver."""
+
+    seconds: float
+    peak_kib: int
+
+
 class Driver:
     """What a session holds of a sweep, with a clock of its own."""
 
@@ -75,18 +87,22 @@ class Driver:
         run = RunDir.create(folder / "run")
         self.study = Study(run.journal, "s", WHOLE, OBJECTIVES, constraints, startup=STARTUP)
         self.recorder = Recorder(run, self.study)
-        self.halving = ParetoHalving(ITERATIONS, OBJECTIVES, constraints=constraints)
+        self.halving = halving(ITERATIONS, constraints)
         self.student = folder / "checkpoint"
         (self.student / "student").mkdir(parents=True)
         (self.student / "student" / "student.json").write_text("{}", encoding="utf-8")
-        self.seconds: dict[int, float] = {}  # of the driver's own, by trial
+        self.seconds = 0.0  # of the driver's own
+
+    def mark(self) -> Mark:
+        """What was spent and held by now."""
+        return Mark(self.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
     def start(self) -> int:
         """Asks for a trial and notes it."""
         began = time.process_time()
         suggestion = self.study.ask()
         self.recorder.start(suggestion)
-        self.seconds[suggestion.number] = time.process_time() - began
+        self.seconds += time.process_time() - began
         return suggestion.number
 
     def report(self, number: int, report: int) -> bool:
@@ -104,31 +120,28 @@ class Driver:
         if not goes_on:
             self.recorder.finish(number)
         self.recorder.hopeless()
-        self.seconds[number] += time.process_time() - began
+        self.seconds += time.process_time() - began
         return goes_on
 
 
-def drive(driver: Driver, trials: int, workers: int) -> list[float]:
-    """Runs the trials; KiB that the driver holds after each tenth of them that ended."""
+def drive(driver: Driver, trials: int, workers: int) -> list[Mark]:
+    """Runs until so many trials ended, every worker at work; a mark at each tenth of them."""
     rng = np.random.default_rng(0)
     clock: list[tuple[float, int, int]] = []  # time, trial, report
-    held, ended, begun = [tracemalloc.get_traced_memory()[0] / 1024], 0, 0
-    while begun < min(workers, trials):
+    for _ in range(workers):
         heapq.heappush(clock, (rng.exponential(), driver.start(), 1))
-        begun += 1
-    while clock:
+    marks, ended, part = [driver.mark()], 0, max(1, trials // SHARE)
+    while ended < trials:
         now, number, report = heapq.heappop(clock)
         if driver.report(number, report):
             heapq.heappush(clock, (now + rng.exponential(), number, report + 1))
             continue
+        heapq.heappush(clock, (now + rng.exponential(), driver.start(), 1))
         ended += 1
-        if ended % max(1, trials // SHARE) == 0:
-            held.append(tracemalloc.get_traced_memory()[0] / 1024)
-            print(f"{ended} trials", flush=True)
-        if begun < trials:
-            heapq.heappush(clock, (now + rng.exponential(), driver.start(), 1))
-            begun += 1
-    return held
+        if ended % part == 0:
+            marks.append(driver.mark())
+            print(f"{ended} trials: {marks[-1]}", flush=True)
+    return marks
 
 
 def ask_ms(folder: Path, observations: int, asks: int) -> list[float]:
@@ -149,24 +162,22 @@ def ask_ms(folder: Path, observations: int, asks: int) -> list[float]:
     return found
 
 
-def rows_of(seconds: list[float], held: list[float], asked: list[float], seen: int) -> list[Row]:
-    """Last against first, and the ask."""
-    part = max(1, len(seconds) // SHARE)
-    first, last = (statistics.fmean(s) * 1e3 for s in (seconds[:part], seconds[-part:]))
-    trials = len(seconds)
-    early, late = ((b - a) / part for a, b in (held[:2], held[-2:]))
-    whole = (held[-1] - held[0]) / 1024
+def rows_of(marks: list[Mark], part: int, asked: list[float]) -> list[Row]:
+    """The last tenth of the trials against the first, and the ask."""
+    first, *_, last = ((b.seconds - a.seconds) / part * 1e3 for a, b in pairwise(marks))
+    early, *_, late = ((b.peak_kib - a.peak_kib) / part for a, b in pairwise(marks))
+    whole = (marks[-1].peak_kib - marks[0].peak_kib) / 1024
     return [
         Row(
             "step_last_over_first", last / first, "x", "lower", STEP_FLOOR,
-            detail=f"of {trials} trials, {part} each: {last:.1f} ms and {first:.1f} ms a trial",
+            detail=f"{part} trials each: {last:.1f} ms and {first:.1f} ms a trial",
         ),
         Row(
             "memory_last_over_first", late / early, "x", "lower", STEP_FLOOR,
             detail=f"{late:.1f} KiB and {early:.1f} KiB a trial; {whole:.0f} MiB in all",
         ),
         Row(
-            f"ask_{seen}", statistics.median(asked), "ms", "lower", ASK_FLOOR_MS,
+            "ask", statistics.median(asked), "ms", "lower", ASK_FLOOR_MS,
             detail=f"median of {len(asked)}; longest {max(asked):.1f} ms",
         ),
     ]  # fmt: skip
@@ -177,12 +188,19 @@ def main() -> None:
     args = arguments()
     with tempfile.TemporaryDirectory() as folder:
         asked = ask_ms(Path(folder), args.observations, args.asks)
-        driver = Driver(Path(folder))
-        tracemalloc.start()
-        held = drive(driver, args.trials, args.workers)
-        tracemalloc.stop()
-    seconds = [driver.seconds[number] for number in sorted(driver.seconds)]
-    save(args.name, rows_of(seconds, held, asked, args.observations))
+        if args.profile:
+            profile(Path(folder), args.trials, args.workers)
+            return
+        marks = drive(Driver(Path(folder)), args.trials, args.workers)
+    save(args.name, rows_of(marks, max(1, args.trials // SHARE), asked))
+
+
+def profile(folder: Path, trials: int, workers: int) -> None:
+    """Prints where the time goes."""
+    seen = cProfile.Profile()
+    driver = Driver(folder / "seen")
+    seen.runcall(drive, driver, trials, workers)
+    pstats.Stats(seen).sort_stats("cumulative").print_stats(40)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from benchmarks.recorded import SPACE, STEPS
 from benchmarks.simulator import Entry, Goal, Job, Setting, Table, compute_to, simulate
 from search._optuna import Study
 from search._schedulers import ParetoHalving
+from search.config import EarlyStoppingConfig
 from search.constraints import Constraint
 from spaces._domains import Choice, Float, Int
 
@@ -67,7 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--table", default="recorded_omniglot")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--most", type=int, default=400, help="trials after which an arm ends")
+    parser.add_argument("--most", type=int, default=200, help="trials after which an arm ends")
     parser.add_argument("--stopped", type=int, default=100, help="runs, for early stopping alone")
     parser.add_argument("--name", default="simulated_search")
     return parser.parse_args()
@@ -233,7 +234,11 @@ def _distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribut
 
 def halving(iterations: int, constraints: list[Constraint]) -> ParetoHalving:
     """As a sweep has it by default."""
-    return ParetoHalving(iterations, OBJECTIVES, constraints=constraints)
+    early = EarlyStoppingConfig()
+    return ParetoHalving(
+        iterations, OBJECTIVES, constraints=constraints, grace=early.grace,
+        reduction=early.reduction,
+    )  # fmt: skip
 
 
 def arms(

@@ -67,8 +67,7 @@ class Limits(Stopper):
         limits = (self.cpu_hours, self.gpu_hours)
         if limits == (None, None):
             return ""
-        seconds = sum(r.cost_s for r in self.recorder.records.values())
-        return used_up(seconds, self.recorder.held, limits)
+        return used_up(self.recorder.cost_s, self.recorder.held, limits)
 
     def _doomed(self) -> str:
         why = self.recorder.hopeless()

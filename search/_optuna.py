@@ -20,12 +20,12 @@ import optuna
 from optuna.trial import TrialState
 from typing_extensions import override
 
+from search._sampler import Sight, WindowedTPE
 from search._storages import close_database, open_database, open_journal
 from search.databases import JOURNAL
 from search.errors import OUT_OF_MEMORY, UserError
 from search.pareto import losses
 from search.rundir import finite
-from search.window import View, Window
 from spaces._domains import Choice, Domain, Fixed, Float, Int, Space, Value, active
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class Study:
             "maximize" if d == "max" else "minimize" for d in self.objectives.values()
         ]
         self._live: dict[int, optuna.Trial] = {}
-        self._window = Window[optuna.trial.FrozenTrial]()
+        self._sight = Sight()
+        self._asked = self._beside = 0  # draws so far, and trials of models trained before
         try:
             self._study = optuna.create_study(
                 study_name=self.name,
@@ -110,6 +111,9 @@ class Study:
         with warnings.catch_warnings():  # experimental, and only names columns in other tools
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(self.objectives))
+        trials = self._trials()
+        self._beside = sum(OF in t.user_attrs for t in trials)
+        self._asked = sum(t.state != TrialState.WAITING for t in trials) - self._beside
 
     @override
     def __getstate__(self) -> dict[str, Any]:
@@ -171,14 +175,13 @@ class Study:
                 constraints={str(c): c.violation(one.metrics) for c in self.constraints},
             )
             self._study.add_trial(trial)
+            self._asked += 1
 
     def ask(self) -> Suggestion:
         """Draw the next trial."""
-        asked = sum(
-            t.state != TrialState.WAITING and OF not in t.user_attrs for t in self._trials()
-        )
-        self._study.sampler = self._sampler(asked)
+        self._study.sampler = self._sampler(self._asked)
         trial = self._study.ask()
+        self._asked += 1
         self._live[trial.number] = trial
         return Suggestion(trial.number, self._draw(trial))
 
@@ -220,6 +223,7 @@ class Study:
                 constraints={str(c): c.violation(metrics) for c in self.constraints},
             )
         )
+        self._beside += 1
         return number
 
     def complete(self, number: int, metrics: Mapping[str, object]) -> None:
@@ -303,9 +307,8 @@ class Study:
     def _sampler(self, draw: int) -> optuna.samplers.BaseSampler:
         # Seeded anew for every draw: a resumed search must not repeat the first one's numbers.
         seed = int(np.random.SeedSequence([self.seed, draw]).generate_state(1)[0])
-        beside = sum(OF in t.user_attrs for t in self._trials()) if draw else 0
-        startup = self.startup + beside
-        return _Windowed(self._window, seed=seed, n_startup_trials=startup)
+        startup = self.startup + self._beside
+        return WindowedTPE(self._sight, seed=seed, n_startup_trials=startup)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
         drawn: dict[str, Value] = {}
@@ -313,30 +316,6 @@ class Study:
             if active(domain, drawn):
                 drawn[name] = _suggest(trial, name, domain)
         return drawn
-
-
-class _Windowed(optuna.samplers.TPESampler):
-    """Optuna's TPE on the trials that a window shows of the study; lives for one draw."""
-
-    def __init__(self, window: Window[optuna.trial.FrozenTrial], **settings: Any) -> None:  # noqa: ANN401 - TPESampler's own
-        super().__init__(**settings)
-        self._window = window
-        self._view: View | None = None
-
-    @override
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: optuna.trial.FrozenTrial,
-        param_name: str,
-        param_distribution: optuna.distributions.BaseDistribution,
-    ) -> Any:
-        """Draw one parameter; the study is read at the first one of a trial."""
-        if self._view is None:
-            self._view = View(study, self._window)
-        return super().sample_independent(
-            cast("optuna.Study", self._view), trial, param_name, param_distribution
-        )
 
 
 def distribution_of(domain: Domain) -> optuna.distributions.BaseDistribution:

@@ -51,8 +51,8 @@ class ParetoHalving(FIFOScheduler):
         *,
         constraints: Sequence[Constraint] = (),
         early: Sequence[str] = EARLY,
-        grace: float = 0.25,
-        reduction: float = 2.0,
+        grace: float,
+        reduction: float,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         known = ("accuracy", *early)

@@ -148,8 +148,8 @@ class EarlyStoppingConfig(_Section):
     enabled: bool = True
     by: Literal["pareto", "asha"] = "pareto"
     metric: Literal["accuracy", "student_params", "student_mib", "student_macs"] = "accuracy"
-    grace: float = Field(default=0.2, gt=0, le=1)
-    reduction: float = Field(default=3.0, gt=1, allow_inf_nan=False)
+    grace: float = Field(default=0.125, gt=0, le=1)
+    reduction: float = Field(default=2.0, gt=1, allow_inf_nan=False)
 
 
 def _objectives() -> Mapping[str, Direction]:

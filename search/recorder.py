@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -104,7 +103,9 @@ class Recorder:
         self._tables: dict[int, str] = {}
         self._answers: dict[int, str] = {}
         self._further: dict[int, str] = {}
-        self._ended: list[int] = []  # in this session: what broke an earlier one may be mended
+        self._places: dict[int, set[Path]] = {}  # where a running trial's checkpoints lie
+        self._alike = _Alike()  # in this session: what broke an earlier one may be mended
+        self.cost_s = sum(r.cost_s for r in self.records.values())
 
     def reconcile(self) -> list[int]:
         """Bring files and study together after a kill.
@@ -136,6 +137,8 @@ class Recorder:
         self._write(record)
         for observer in self.observers:
             observer.started(record)
+        if known is not None:
+            self._places[record.id] = {path.parent for path in self.run.checkpoints(record.id)}
         file = self.run.trial(record.id) / "checkpoint.json"
         if not file.is_file():
             return []
@@ -146,7 +149,8 @@ class Recorder:
         record = self.records[number]
         metrics = {k: v for k, v in row.items() if k not in _CONTROL}
         record.metrics.update(metrics)
-        record.cost_s = float(row.get("cost_s", record.cost_s))
+        before, record.cost_s = record.cost_s, float(row.get("cost_s", record.cost_s))
+        self.cost_s += record.cost_s - before
         record.cpu_s, record.gpu_s = (record.cost_s * held for held in self.held)
         for note in row.get("notes", ()):
             if note not in record.notes:
@@ -167,6 +171,7 @@ class Recorder:
 
     def checkpoint(self, number: int, path: str) -> None:
         """Note a checkpoint of a trial; the last two are kept."""
+        self._places.setdefault(number, set()).add(Path(path).parent)
         file = self.run.trial(number) / "checkpoint.json"
         known = json.loads(file.read_text())["checkpoints"] if file.is_file() else []
         place = _relative(path, self.run.path)
@@ -230,18 +235,13 @@ class Recorder:
 
     def hopeless(self) -> str:
         """Say that every trial so far failed in the same way; an empty string where not so."""
-        ended = [self.records[number] for number in self._ended]
-        failures = [r.failure for r in ended if r.failure is not None]
-        if len(failures) < max(SAME_FAILURES, len(ended)):
+        last = self._alike.last
+        if last is None or last.failure is None or self._alike.count < SAME_FAILURES:
             return ""
-        kinds = Counter(f"{f['kind']}: {re.sub(r'[0-9.]+', '#', f['reason'])}" for f in failures)
-        if len(kinds) > 1:
-            return ""
-        last = failures[-1]
         return (
-            f"The first {len(failures)} trials all failed in the same way ({last['kind']}: "
-            f"{last['reason']}). The traceback is in "
-            f"{self.run.trial(ended[-1].id) / 'error.txt'}."
+            f"The first {self._alike.count} trials all failed in the same way "
+            f"({last.failure['kind']}: {last.failure['reason']}). The traceback is in "
+            f"{self.run.trial(last.id) / 'error.txt'}."
         )
 
     def wanted(self) -> list[str]:
@@ -267,9 +267,10 @@ class Recorder:
             self._keep_student(record.id, self._checkpoints(record.id))
         self._write(record)
         self._tell(record)
-        self._ended.append(record.id)
-        for path in self.run.checkpoints(record.id):
-            shutil.rmtree(path, ignore_errors=True)  # the student is kept, the rest was for a kill
+        self._alike.ended(record)
+        for place in self._places.pop(record.id, ()):
+            for path in place.glob("checkpoint_*"):  # the student is kept, the rest was for a kill
+                shutil.rmtree(path, ignore_errors=True)
         (self.run.trial(record.id) / "checkpoint.json").unlink(missing_ok=True)
         for observer in self.observers:
             observer.finished(record)
@@ -301,6 +302,24 @@ class Recorder:
 
     def _write(self, record: Record) -> None:
         self.run.write_result(asdict(record))
+
+
+@dataclass
+class _Alike:
+    """Trials that ended one after the other, while nothing but the same failure came of them."""
+
+    count: int = 0
+    kind: str = ""
+    last: Record | None = None  # None: none ended yet, or they did not all end alike
+    broken: bool = False
+
+    def ended(self, record: Record) -> None:
+        """Count one more."""
+        failure = record.failure or {"kind": "", "reason": ""}
+        kind = f"{failure['kind']}: {re.sub(r'[0-9.]+', '#', failure['reason'])}"
+        self.broken |= record.failure is None or (self.count > 0 and kind != self.kind)
+        self.count, self.kind = self.count + 1, kind
+        self.last = None if self.broken else record
 
 
 def _relative(path: str, run: Path) -> str:

@@ -1,24 +1,26 @@
 """What a sampler looks at in a long study: the feasible front, and what ended last.
 
 A density estimate over every observation costs more with each of them, and ten thousand say little
-that five hundred do not. Up to ``LIMIT`` ended trials nothing is left out. Beyond that it is the
+that two hundred do not. Up to ``LIMIT`` ended trials nothing is left out. Beyond that it is the
 first front of all feasible ones, where the good ones of the estimate come from (Optuna's TPE takes
 25 at most), at most half of the limit and the loneliest of them, and the newest others.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from search.pareto import crowding, dominates
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from search.pareto import Point
 
-LIMIT = 500
+LIMIT = 200
 """Ended trials that a sampler looks at; our default."""
 
 
@@ -53,21 +55,21 @@ class Window(Generic[T]):
         """Choose among the ended trials.
 
         Args:
-            ended: All of them, in their order.
+            ended: All of them, by rising number.
             points: By their numbers, those that completed and were not looked at before; smaller
                 is better.
         """
-        for trial in ended:
-            if trial.number in points and trial.number not in self._seen:
-                self._seen.add(trial.number)
-                if all(violation <= 0 for violation in trial.constraints.values()):
-                    self._add(trial.number, points[trial.number])
+        for number in sorted(points.keys() - self._seen):
+            self._seen.add(number)
+            if all(violation <= 0 for violation in _of(number, ended).constraints.values()):
+                self._add(number, points[number])
         if len(ended) <= self.limit:
             return list(ended)
         best = self._loneliest(self.limit // 2)
-        others = [trial for trial in ended if trial.number not in best]
-        newest = {trial.number for trial in others[len(best) - self.limit :]}
-        return [trial for trial in ended if trial.number in best or trial.number in newest]
+        others = (trial for trial in reversed(ended) if trial.number not in best)
+        newest = islice(others, self.limit - len(best))
+        chosen = [*newest, *(_of(number, ended) for number in best)]
+        return sorted(chosen, key=_number)
 
     def new(self, number: int) -> bool:
         """Tell whether a completed trial was not looked at yet."""
@@ -87,29 +89,9 @@ class Window(Generic[T]):
         return set(sorted(numbers, key=lambda n: (-lonely[n], n))[:count])
 
 
-class View:
-    """An Optuna study as its sampler sees it: ended trials through the window, and running ones."""
+def _number(trial: Ended) -> int:
+    return trial.number
 
-    def __init__(self, study: Any, window: Window[Any]) -> None:  # noqa: ANN401 - Optuna has one door
-        self._study = study
-        trials = study.get_trials(deepcopy=False)
-        ended = [t for t in trials if t.state.name in ("COMPLETE", "PRUNED")]
-        signs = [-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions]
-        points = {
-            t.number: tuple(s * x for s, x in zip(signs, t.values, strict=True))
-            for t in ended
-            if t.state.name == "COMPLETE" and window.new(t.number)
-        }
-        running = [t for t in trials if t.state.name == "RUNNING"]
-        self._trials = sorted([*window.look(ended, points), *running], key=lambda t: t.number)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a study has
-        return getattr(self._study, name)
-
-    def _get_trials(
-        self,
-        deepcopy: bool = True,  # noqa: ARG002, FBT001, FBT002 - Optuna's own signature
-        states: Collection[Any] | None = None,
-        use_cache: bool = False,  # noqa: ARG002, FBT001, FBT002
-    ) -> list[Any]:
-        return [t for t in self._trials if states is None or t.state in states]
+def _of(number: int, ended: Sequence[T]) -> T:
+    return ended[bisect_left(ended, number, key=_number)]

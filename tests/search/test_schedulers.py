@@ -19,7 +19,7 @@ OBJECTIVES: dict[str, Direction] = {
 
 
 def make(iterations: int = 100, **changes: Any) -> ParetoHalving:
-    return ParetoHalving(iterations, OBJECTIVES, **changes)
+    return ParetoHalving(iterations, OBJECTIVES, **{"grace": 0.25, "reduction": 2.0, **changes})
 
 
 def test_rungs_start_at_the_grace_and_grow_by_the_reduction() -> None:
@@ -31,7 +31,7 @@ def test_rungs_start_at_the_grace_and_grow_by_the_reduction() -> None:
 def test_only_what_is_known_during_training_ranks() -> None:
     assert make().objectives == {"accuracy": "max", "student_params": "min"}
     one: dict[str, Direction] = {"adapt_ms": "min"}
-    assert ParetoHalving(10, one).objectives == {"accuracy": "max"}
+    assert ParetoHalving(10, one, grace=0.25, reduction=2).objectives == {"accuracy": "max"}
 
 
 def report(accuracy: float, params: float) -> dict[str, float]:
@@ -41,7 +41,7 @@ def report(accuracy: float, params: float) -> dict[str, float]:
 def test_the_small_fast_student_that_halving_by_accuracy_kills_survives() -> None:
     """Eight large students are more accurate than the small one, which is on the front."""
     by_rank = make()
-    by_accuracy = ParetoHalving(100, {"accuracy": "max"}, early=())
+    by_accuracy = ParetoHalving(100, {"accuracy": "max"}, early=(), grace=0.25, reduction=2)
     large = [(str(i), report(0.80 + 0.01 * i, 60_000 + i)) for i in range(8)]
     for scheduler in (by_rank, by_accuracy):
         for name, values in large:
