@@ -46,7 +46,7 @@ def check(
     """
     values = {key: value for key, value in document.values.items() if value is not None}
     problems: list[Problem] = []
-    parsed: dict[str, object] = {
+    parsed: dict[str, Any] = {
         "space": _space(document, problems, settings=settings),
         "objectives": _objectives(document, problems),
         "constraints": _constraints(document, problems),
@@ -60,6 +60,7 @@ def check(
     except ValidationError as error:
         problems += [_worded(document, schema, one) for one in error.errors()]
     _names(document, problems)
+    _taught(document, problems, parsed["objectives"], parsed["constraints"])
     _gpu(document, problems)
     return (None if problems else config), problems
 
@@ -161,6 +162,29 @@ def _names(document: Document, problems: list[Problem]) -> None:
     if isinstance(source, str) and source not in registry.sources():
         sentence = f"There is no data source {source}. {suggest(source, registry.sources())}"
         problems.append(document.problem(("data", "source"), sentence))
+
+
+def _taught(
+    document: Document,
+    problems: list[Problem],
+    objectives: Mapping[str, str],
+    constraints: tuple[Constraint, ...],
+) -> None:
+    """Refuse what only a method with a teacher has, where there is none: every trial would fail."""
+    method = document.values.get("method")
+    if method not in registry.METHODS or _has_teacher(method):
+        return
+    others = [name for name in registry.METHODS if _has_teacher(name)]
+    asked: dict[Place, str] = {("objectives", name): name for name in objectives}
+    asked |= {("constraints", number): c.metric for number, c in enumerate(constraints)}
+    for place, name in asked.items():
+        if name in METRICS and METRICS[name].taught:
+            found = f"{name} is of methods with a teacher ({', '.join(others)})"
+            problems.append(document.problem(place, f"{found}; {method} has none."))
+
+
+def _has_teacher(method: str) -> bool:
+    return any(name.startswith("teacher.") for name in registry.space(method))
 
 
 def _gpu(document: Document, problems: list[Problem]) -> None:

@@ -29,6 +29,7 @@ class Metric:
         high: The largest possible value.
         usable: Whether a sweep may optimise or constrain it.
         early: Whether it is known before training, from the configuration alone.
+        taught: Whether only a method with a teacher has it.
     """
 
     meaning: str
@@ -38,6 +39,7 @@ class Metric:
     high: float = math.inf
     usable: bool = True
     early: bool = False
+    taught: bool = False
 
 
 METRICS: Mapping[str, Metric] = {
@@ -60,7 +62,12 @@ METRICS: Mapping[str, Metric] = {
         "the same in the hardest fifth of the tasks", "", "min", low=-1.0, high=1.0
     ),
     "quality_drop_teacher": Metric(
-        "teacher_accuracy minus accuracy, on the same tasks", "", "min", low=-1.0, high=1.0
+        "teacher_accuracy minus accuracy, on the same tasks",
+        "",
+        "min",
+        low=-1.0,
+        high=1.0,
+        taught=True,
     ),
     "pattern": Metric("chosen layers, one bit each, input side first", usable=False),
     "normalisation": Metric("how queries were normalised for accuracy", usable=False),
@@ -84,8 +91,12 @@ METRICS: Mapping[str, Metric] = {
     "student_params": Metric("parameters of the student", "", "min", early=True),
     "student_mib": Metric("stored weights of the student, float32", "MiB", "min", early=True),
     "student_macs": Metric("multiply-accumulates to classify one image", "", "min", early=True),
-    "teacher_accuracy": Metric("of the adapted teacher, on validation tasks", "", "max", high=1.0),
-    "guided_accuracy": Metric("of the student with its teacher beside it", "", "max", high=1.0),
+    "teacher_accuracy": Metric(
+        "of the adapted teacher, on validation tasks", "", "max", high=1.0, taught=True
+    ),
+    "guided_accuracy": Metric(
+        "of the student with its teacher beside it", "", "max", high=1.0, taught=True
+    ),
     "fresh_accuracy": Metric(
         "on validation tasks that nothing was chosen by", "", "max", high=1.0, usable=False
     ),

@@ -275,9 +275,10 @@ class LearnerTrainable(tune.Trainable):
 
     def _check_time(self) -> None:
         limit = self._settings.limit_s
-        if limit is not None and self._cost_s > limit:
+        used = self._cost_s - self._lease_s  # waiting for others is not this trial's fault
+        if limit is not None and used > limit:
             raise TimeLimitError(
-                f"{self._cost_s:.0f} s at meta-iteration {self._iteration_done} of "
+                f"{used:.0f} s at meta-iteration {self._iteration_done} of "
                 f"{self._settings.run.iterations}, of the {limit:.0f} s that a trial may take "
                 "(budget.trial_hours)"
             )

@@ -312,6 +312,14 @@ def test_a_trial_that_takes_too_long_fails_and_says_how_far_it_came(
     assert "budget.trial_hours" in failure["reason"]
 
 
+def test_waiting_for_others_is_not_counted_against_a_trial(make: Callable[..., Local]) -> None:
+    trainable = make(settings=replace(SETTINGS, limit_s=60.0))
+    trainable._cost_s, trainable._lease_s = 70.0, 20.0
+    assert "failure" not in trainable.train()
+    trainable._lease_s = 0.0
+    assert trainable.train()["failure"]["kind"] == "time limit"
+
+
 def test_data_that_cannot_be_read_is_told_from_other_failures(
     make: Callable[..., Local], monkeypatch: pytest.MonkeyPatch
 ) -> None:
