@@ -169,7 +169,7 @@ class Study:
             drawn = {k: v for k, v in one.config.items() if not isinstance(self.space[k], Fixed)}
             trial = optuna.trial.create_trial(
                 params=drawn,
-                distributions={name: _distribution(self.space[name]) for name in drawn},
+                distributions={name: distribution_of(self.space[name]) for name in drawn},
                 values=self._values(one.metrics),
                 user_attrs={**finite(dict(one.metrics)), ORIGIN: one.origin},
                 constraints={str(c): c.violation(one.metrics) for c in self.constraints},
@@ -218,7 +218,7 @@ class Study:
             optuna.trial.create_trial(
                 values=[s * x for s, x in zip(signs, point, strict=True)],
                 params=drawn,
-                distributions={name: _distribution(self.space[name]) for name in drawn},
+                distributions={name: distribution_of(self.space[name]) for name in drawn},
                 user_attrs={**told, OF: of},
                 constraints={str(c): c.violation(metrics) for c in self.constraints},
             )
@@ -318,8 +318,8 @@ class Study:
         return drawn
 
 
-def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
-    """What ``_suggest`` draws from."""
+def distribution_of(domain: Domain) -> optuna.distributions.BaseDistribution:
+    """Return what ``_suggest`` draws from."""
     if isinstance(domain, Float):
         return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
     if isinstance(domain, Int):

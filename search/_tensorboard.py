@@ -6,10 +6,13 @@ the root that names every column; written per trial, the columns of conditional 
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tensorboard.compat.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.custom_scalar import metadata as custom_scalars
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
 from tensorboard.plugins.text import metadata as text_metadata  # type: ignore[import-untyped]
 from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from search.recorder import Record
 
 Proto: TypeAlias = Any  # protobuf classes are made at run time
+_CURVES = ("teacher_accuracy", "train_accuracy", "tasks_per_s")  # beside objectives, while training
 _ROW_ONLY = ("iteration", "finished", "table", "failure", "notes")
 
 
@@ -44,21 +48,28 @@ class BoardWriter:
         fresh = not folder.exists()
         self._root = EventFileWriter(str(folder))
         if fresh:
-            self._add(self._root, experiment(space, objectives), 0)
+            self._add(self._root, experiment(space, objectives))
+            self._add(self._root, layout(objectives))
         self._root.flush()
 
     def text(self, tag: str, markdown: str) -> None:
         """Show a text at the root, such as the sweep file."""
-        self._add(self._root, _text(tag, markdown), 0)
+        self._add(self._root, _text(tag, markdown))
         self._root.flush()
 
     def picture(self, tag: str, png: bytes, step: int, size: tuple[int, int]) -> None:
         """Show a picture at the root; ``size`` is width and height in pixels."""
-        image = summary_pb2.Summary.Image(
-            width=size[0], height=size[1], colorspace=3, encoded_image_string=png
-        )
-        self._add(self._root, summary_pb2.Summary.Value(tag=tag, image=image), step)
+        self._add(self._root, _image(tag, png, size), step=step)
         self._root.flush()
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Write a number of the search at the root."""
+        self._add(self._root, _scalar(tag, value), step=step)
+        self._root.flush()
+
+    def table(self, number: int, png: bytes, size: tuple[int, int]) -> None:
+        """Show the picture of a trial's table beside its numbers."""
+        self._add(self._writer(number), _image("patterns", png, size))
 
     def close(self) -> None:
         """Write out everything."""
@@ -68,14 +79,14 @@ class BoardWriter:
 
     def started(self, record: Record) -> None:
         """Open a session of HParams with the trial's configuration."""
-        self._add(self._writer(record.id), session_start(record.config), 0)
+        self._add(self._writer(record.id), session_start(record.config))
 
     def reported(self, record: Record, row: Mapping[str, Any]) -> None:
         """Write every number of a report as a scalar of that name."""
         writer = self._writer(record.id)
-        for name, value in row.items():
-            if name not in _ROW_ONLY and _is_number(value):
-                self._add(writer, _scalar(name, value), int(row.get("iteration", 0)))
+        told = {n: v for n, v in row.items() if n not in _ROW_ONLY and _is_number(v)}
+        scalars = [_scalar(name, value) for name, value in told.items()]
+        self._add(writer, *scalars, step=int(row.get("iteration", 0)))  # one event: half the bytes
         writer.flush()
 
     def finished(self, record: Record) -> None:
@@ -83,8 +94,8 @@ class BoardWriter:
         writer = self._writer(record.id)
         done = record.state == "COMPLETE"
         status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
-        self._add(writer, _text("result", _result(record)), 0)
-        self._add(writer, session_end(status), 0)
+        self._add(writer, _text("result", _result(record)))
+        self._add(writer, session_end(status))
         writer.close()
         self._open.pop(record.id, None)
 
@@ -94,8 +105,8 @@ class BoardWriter:
         return self._open[number]
 
     @staticmethod
-    def _add(writer: EventFileWriter, value: Proto, step: int) -> None:
-        summary = summary_pb2.Summary(value=[value])
+    def _add(writer: EventFileWriter, *values: Proto, step: int = 0) -> None:
+        summary = summary_pb2.Summary(value=values)
         writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
 
 
@@ -117,6 +128,34 @@ def experiment(space: Space, objectives: Sequence[str]) -> Proto:
         ],
     )
     return _hparams(metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=data))
+
+
+def layout(objectives: Sequence[str]) -> Proto:
+    """The record that lays out the first screen: the search, then its trials.
+
+    Args:
+        objectives: Of the sweep; each has a chart of all trials.
+    """
+    tags = {
+        "the search": ["hypervolume/by_trials", "hypervolume/by_trial_seconds"],
+        "trials": [*dict.fromkeys(["loss", "accuracy", *objectives, *_CURVES])],
+    }
+    screen = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(title=title, chart=[_chart(tag) for tag in of])
+            for title, of in tags.items()
+        ]
+    )
+    return summary_pb2.Summary.Value(
+        tag=custom_scalars.CONFIG_SUMMARY_TAG,
+        metadata=custom_scalars.create_summary_metadata(),
+        tensor=tensor_util.make_tensor_proto(screen.SerializeToString(), shape=()),
+    )
+
+
+def _chart(tag: str) -> Proto:
+    lines = layout_pb2.MultilineChartContent(tag=[f"^{re.escape(tag)}$"])
+    return layout_pb2.Chart(title=tag, multiline=lines)
 
 
 def session_start(config: Mapping[str, Value]) -> Proto:
@@ -169,6 +208,13 @@ def _hparams(tag: str, data: Proto) -> Proto:
 
 def _scalar(tag: str, value: float) -> Proto:
     return summary_pb2.Summary.Value(tag=tag, simple_value=float(value))
+
+
+def _image(tag: str, png: bytes, size: tuple[int, int]) -> Proto:
+    image = summary_pb2.Summary.Image(
+        width=size[0], height=size[1], colorspace=3, encoded_image_string=png
+    )
+    return summary_pb2.Summary.Value(tag=tag, image=image)
 
 
 def _text(tag: str, markdown: str) -> Proto:

@@ -138,6 +138,31 @@ def results(*, run: Path, front: bool, thresholds: str | None, as_json: bool) ->
 
 @cli.command()
 @click.argument("run", type=FOLDER)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The HTML file; left out: report.html in the run.",
+)
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the main figures there too, as PNG and SVG.",
+)
+def report(*, run: Path, out: Path | None, figures: Path | None) -> None:
+    """Write a run as one HTML file that needs no network, also while it goes on."""
+    from search.report import report as write_report
+
+    with tidy_stdout():
+        written = write_report(run, out, figures)
+    for file in written:
+        echo(str(file))
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True)
 def board(*, run: Path, host: str, port: int) -> None:
@@ -154,8 +179,8 @@ def board(*, run: Path, host: str, port: int) -> None:
     "choice",
     default="knee",
     show_default=True,
-    metavar="best|knee|fastest|smallest|TRIAL",
-    help="Which point of the front, or the number of a trial.",
+    metavar="best|knee|fastest|smallest|TRIAL|all-front",
+    help="Which point of the front, the number of a trial, or every point: DIR/trial-N each.",
 )
 @click.option(
     "--max",
@@ -165,6 +190,13 @@ def board(*, run: Path, host: str, port: int) -> None:
     help="Only trials with at most this, as adapt_ms=2.5; may be given again.",
 )
 @click.option(
+    "--min",
+    "minima",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only trials with at least this, as accuracy=90%; may be given again.",
+)
+@click.option(
     "-o",
     "--out",
     required=True,
@@ -172,16 +204,24 @@ def board(*, run: Path, host: str, port: int) -> None:
     metavar="DIR",
     help="The bundle's directory.",
 )
-def export(*, run: Path, choice: str, maxima: tuple[str, ...], out: Path) -> None:
+def export(
+    *, run: Path, choice: str, maxima: tuple[str, ...], minima: tuple[str, ...], out: Path
+) -> None:
     """Write a configuration and its student as a bundle."""
     from search.constraints import read_bound
-    from search.picks import check_word
+    from search.picks import ALL_FRONT, check_word
 
-    bounds = dict(map(read_bound, maxima))
+    most, least = dict(map(read_bound, maxima)), dict(map(read_bound, minima))
     check_word(choice)  # before torch is imported: said at once
     from search.export import export as write_bundle
+    from search.export import export_all
 
-    echo(write_bundle(run, choice, bounds, out).sentence)
+    if choice == ALL_FRONT:
+        written = export_all(run, most, out, minima=least)
+    else:
+        written = [write_bundle(run, choice, most, out, minima=least)]
+    for one in written:
+        echo(one.sentence)
 
 
 @cli.command()
@@ -269,6 +309,7 @@ def _done(run: Path) -> None:
     echo(str(run))
     for line in (
         f"Trials and front:  fewtune results {run}",
+        f"One page of it:    fewtune report {run}",
         f"TensorBoard:       fewtune board {run}",
         f"Take one home:     fewtune export {run} --pick knee -o my-student",
     ):

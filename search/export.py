@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
@@ -25,7 +25,7 @@ from search.errors import UserError
 from search.fresh import for_export
 from search.guide import guide
 from search.metrics import METRICS
-from search.picks import choose
+from search.picks import choose, choose_all
 from search.progress import show
 from search.results import load_results
 from search.rundir import finite, now, read_json
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 INPUTS = "inputs"  # copies of the files that the sweep file named
 _ONE_LINE = ("data", "objectives", "constraints", "budget", "resources", "evaluation")
 _OF_DATA = ("source", "fingerprint", "size", "channels", "classes", "images")
+
+
+Limits: TypeAlias = dict[str, dict[str, float]]  # "max" and "min" -> metric -> value
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,12 @@ class ExportReport:
 
 
 def export(
-    run: str | Path, pick: str | int, maxima: Mapping[str, float], out: str | Path
+    run: str | Path,
+    pick: str | int,
+    maxima: Mapping[str, float],
+    out: str | Path,
+    *,
+    minima: Mapping[str, float] | None = None,
 ) -> ExportReport:
     """Write one trial of a run as a bundle.
 
@@ -74,14 +82,51 @@ def export(
         pick: best, knee, fastest, smallest, or the number of a complete trial; see ``picks``.
         maxima: Metric -> the largest value allowed.
         out: The bundle's directory, new or empty; it is written whole or not at all.
+        minima: Metric -> the smallest value allowed; None: no such limit.
 
     Raises:
         UserError: The path is no run, no trial can be picked, or ``out`` is taken.
     """
-    place = Path(out)
+    place, limits = Path(out), {"max": dict(maxima), "min": dict(minima or {})}
     check_free(place.resolve())
     results = load_results(run)
-    picked = choose(results, str(pick), maxima)
+    picked = choose(results, str(pick), limits["max"], limits["min"])
+    return _write(results, picked, limits, place)
+
+
+def export_all(
+    run: str | Path,
+    maxima: Mapping[str, float],
+    out: str | Path,
+    *,
+    minima: Mapping[str, float] | None = None,
+) -> list[ExportReport]:
+    """Write every trial on the front of a run as a bundle, ``out/trial-N`` each.
+
+    Args:
+        run: The run directory.
+        maxima: Metric -> the largest value allowed.
+        out: A directory, new or empty.
+        minima: Metric -> the smallest value allowed; None: no such limit.
+
+    Returns:
+        What was exported, best first objective first.
+
+    Raises:
+        UserError: The path is no run, no trial can be picked, or ``out`` is taken.
+    """
+    place, limits = Path(out), {"max": dict(maxima), "min": dict(minima or {})}
+    check_free(place.resolve())
+    results = load_results(run)
+    chosen = choose_all(results, limits["max"], limits["min"])
+    for picked in chosen:  # a student that cannot be read stops it before anything is written
+        _student(results, picked.trial["id"])
+    return [
+        _write(results, picked, limits, place / f"trial-{picked.trial['id']}") for picked in chosen
+    ]
+
+
+def _write(results: RunResults, picked: Pick, limits: Limits, place: Path) -> ExportReport:
     trial = picked.trial
     student = _student(results, trial["id"])
     mode = student.spec.normalisation
@@ -95,7 +140,7 @@ def export(
         head += f"Train it again: fewtune train {CONFIG}\n"
         (folder / CONFIG).write_text(head + config, encoding="utf-8")
         write_json(folder / METRICS_FILE, metrics)
-        provenance = _provenance(results, picked, maxima)
+        provenance = _provenance(results, picked, limits)
         text = guide(student.spec, metrics, provenance, results.config)
         (folder / README).write_text(text, encoding="utf-8")
         seal(folder, provenance)
@@ -115,6 +160,8 @@ def _sentence(results: RunResults, picked: Pick, mode: str, out: Path, fresh: st
     if picked.next_best is not None:
         rank = picked.next_why or "next best"
         first += f"; {rank} is {told(picked.next_best)}"
+        if (beside := picked.next_best["metrics"].get("fresh_accuracy")) is not None:
+            fresh += f", that of trial {picked.next_best['id']} {show('accuracy', beside)}"
     return f"{first}; accuracies are {mode}, on validation tasks; {fresh}."
 
 
@@ -209,7 +256,7 @@ def _metrics(results: RunResults, trial: Mapping[str, Any], mode: str) -> dict[s
     )
 
 
-def _provenance(results: RunResults, picked: Pick, maxima: Mapping[str, float]) -> dict[str, Any]:
+def _provenance(results: RunResults, picked: Pick, limits: Limits) -> dict[str, Any]:
     """Return where a bundle comes from, without a path of this machine."""
     config, info, trial = results.config, results.info, picked.trial
     versions = dict(info.get("versions", {}))
@@ -223,7 +270,7 @@ def _provenance(results: RunResults, picked: Pick, maxima: Mapping[str, float]) 
                 "method": config.method,
                 "objectives": dict(config.objectives),
                 "constraints": [str(c) for c in config.constraints],
-                "picked": {"why": picked.why, "max": dict(maxima)},
+                "picked": {"why": picked.why, **limits},
                 "seeds": {"sweep": config.seed, "data": config.data.seed},
                 "data": {k: info.get("data", {}).get(k) for k in _OF_DATA}
                 | {"source": config.data.source},

@@ -35,6 +35,13 @@ def front_png(results: RunResults, *, title: str = "", dpi: int = 110) -> bytes:
     Returns:
         A PNG file.
     """
+    picture = io.BytesIO()
+    front_figure(results, title=title).savefig(picture, format="png", dpi=dpi)
+    return picture.getvalue()
+
+
+def front_figure(results: RunResults, *, title: str = "") -> Figure:
+    """Return the picture that ``front_png`` writes."""
     best = [t["id"] for t in results.front()]
     feasible = {t["id"] for t in results.feasible()}
     complete = [t for t in results.trials if t["state"] == "COMPLETE"]
@@ -47,9 +54,7 @@ def front_png(results: RunResults, *, title: str = "", dpi: int = 110) -> bytes:
     size = counted(len(complete), "trial")
     axes.set_title(title or f"{results.info.get('name', 'run')}: {size}, "
                    f"{len(best)} on the front", loc="left", fontsize=10)  # fmt: skip
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=dpi)
-    return picture.getvalue()
+    return figure
 
 
 def _axes_of(objectives: Mapping[str, Direction]) -> list[str]:

@@ -1,7 +1,7 @@
 """Which trial to take home: the words of ``--pick``, the knee, and what to say where none is left.
 
-A bound given with ``--max`` comes first and the front is that of the trials it leaves, so that a
-trial which only lost against trials over the bound can be picked too.
+A bound given with ``--max`` or ``--min`` comes first and the front is that of the trials it leaves,
+so that a trial which only lost against trials beyond the bound can be picked too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from search.constraints import Constraint
+from search.constraints import Constraint, contradictions
 from search.errors import UserError, suggest
 from search.pareto import dominates, front, losses
 from search.progress import show
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Trial: TypeAlias = dict[str, Any]
 
 WORDS = ("best", "knee", "fastest", "smallest")
+ALL_FRONT = "all-front"
 _BY_METRIC = {
     "best": ("accuracy", -1.0, "the most accurate"),
     "fastest": ("adapt_ms", 1.0, "the fastest to adapt"),
@@ -52,7 +53,9 @@ class Pick:
     next_why: str = ""
 
 
-def choose(results: RunResults, word: str, maxima: Mapping[str, float]) -> Pick:
+def choose(
+    results: RunResults, word: str, maxima: Mapping[str, float], minima: Mapping[str, float]
+) -> Pick:
     """Choose one trial of a run.
 
     Args:
@@ -60,25 +63,37 @@ def choose(results: RunResults, word: str, maxima: Mapping[str, float]) -> Pick:
         word: best (highest accuracy), knee, fastest (lowest adapt_ms), smallest (fewest
             student_params), each on the feasible front; or the number of any complete trial.
         maxima: Metric -> the largest value allowed.
+        minima: Metric -> the smallest value allowed.
 
     Raises:
         UserError: A word, a metric or a number is wrong, or no trial is left; in the last case the
             trials that come closest are named.
     """
-    bounds = [Constraint.parse(f"{name} <= {bound!r}") for name, bound in maxima.items()]
+    bounds = _bounds(maxima, minima)
     if word.isdecimal():
         return _numbered(results, int(word), bounds)
     check_word(word)
-    left = _front(results, bounds)
-    if not left:
-        raise UserError(_nothing_left(results, bounds))
+    left = _left(results, bounds)
     scores, what = _scores(results, word, left)
     order = sorted(range(len(left)), key=lambda i: scores[i])  # stable: best first objective first
     left = [left[i] for i in order]
-    kept = f" with {_and([str(b) for b in bounds])}" if bounds else ""
     if len(left) == 1:
-        return Pick(left[0], f"the only trial on the front{kept}", None)
-    return Pick(left[0], f"{what} of {len(left)} trials on the front{kept}", left[1])
+        return Pick(left[0], f"the only trial on the front{_with(bounds)}", None)
+    return Pick(left[0], f"{what} of {len(left)} trials on the front{_with(bounds)}", left[1])
+
+
+def choose_all(
+    results: RunResults, maxima: Mapping[str, float], minima: Mapping[str, float]
+) -> list[Pick]:
+    """Choose every trial of the front, best first objective first; otherwise as ``choose``.
+
+    Raises:
+        UserError: As ``choose``.
+    """
+    bounds = _bounds(maxima, minima)
+    left = _left(results, bounds)
+    why = f"one of {len(left)} trials on the front{_with(bounds)}"
+    return [Pick(trial, why, None) for trial in left]
 
 
 def check_word(word: str) -> None:
@@ -87,10 +102,11 @@ def check_word(word: str) -> None:
     Raises:
         UserError: The word; the nearest right one is named.
     """
-    if word not in WORDS and not word.isdecimal():
+    known = (*WORDS, ALL_FRONT)
+    if word not in known and not word.isdecimal():
         raise UserError(
-            f"A pick is {', '.join(WORDS)} or the number of a trial; found {word!r}. "
-            f"{suggest(word, WORDS)}"
+            f"A pick is {', '.join(known)} or the number of a trial; found {word!r}. "
+            f"{suggest(word, known)}"
         )
 
 
@@ -144,6 +160,28 @@ def _scores(results: RunResults, word: str, left: list[Trial]) -> tuple[list[flo
     return [math.inf if v is None else sign * float(v) for v in values], what
 
 
+def _bounds(maxima: Mapping[str, float], minima: Mapping[str, float]) -> list[Constraint]:
+    bounds = [
+        Constraint.parse(f"{name} {op} {bound!r}")
+        for op, limits in (("<=", maxima), (">=", minima))
+        for name, bound in limits.items()
+    ]
+    if problems := contradictions(bounds):
+        raise UserError(" ".join(problems))
+    return bounds
+
+
+def _with(bounds: Sequence[Constraint]) -> str:
+    return f" with {_and([str(b) for b in bounds])}" if bounds else ""
+
+
+def _left(results: RunResults, bounds: Sequence[Constraint]) -> list[Trial]:
+    left = _front(results, bounds)
+    if not left:
+        raise UserError(_nothing_left(results, bounds))
+    return left
+
+
 def _front(results: RunResults, bounds: Sequence[Constraint]) -> list[Trial]:
     """Return the front of the feasible trials within the bounds, best first objective first."""
     kept = [t for t in results.feasible() if all(b.holds(t["metrics"]) for b in bounds)]
@@ -166,7 +204,7 @@ def _numbered(results: RunResults, number: int, bounds: Sequence[Constraint]) ->
             "to get a trial that keeps it."
         )
     others = _front(results, ())
-    knee = choose(results, "knee", {}).trial if others else None
+    knee = choose(results, "knee", {}, {}).trial if others else None
     if knee is None or knee["id"] == number:
         return Pick(trial, f"asked for by its number, {_standing(results, trial)}", None)
     why = f"asked for by its number, {_standing(results, trial)}"

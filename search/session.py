@@ -25,6 +25,7 @@ from search.errors import FailedError, UserError
 from search.figures import front_png
 from search.fresh import fresh_score
 from search.further import FurtherTrials
+from search.gallery import FRONT, Gallery, chosen
 from search.plateau import Plateau
 from search.points import Observation, first_point
 from search.preflight import check_nodes
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from trainables._data import Dataset
 
 STARTUP_SHARE, LEAST_STARTUP, MOST_STARTUP = 4, 4, 10  # random trials: a quarter; our default
-PICTURE = (770, 506)  # pixels of the front's picture at its default dpi
 
 
 class SweepFailedError(FailedError):
@@ -93,7 +93,8 @@ class Session:
         recorder = Recorder(self.run, self.study, held=(resources.cpu, resources.gpu))
         ended = sorted(recorder.of_state(*FINISHED), key=lambda r: (r.ended, r.id))
         self.gate = Gate(self._cheap, config.objectives, config.constraints, ended)
-        watchers: tuple[Observer, ...] = (self.progress, self.board, self.gate)
+        gallery = Gallery(self.board, recorder, config)
+        watchers: tuple[Observer, ...] = (self.progress, gallery, self.board, self.gate)
         self.plateau: Plateau | None = None
         if rule := config.budget.plateau:
             box = self.info.get("hypervolume_box")
@@ -299,7 +300,8 @@ class Session:
         if front:
             picture = front_png(results)
             (self.run.path / "front.png").write_bytes(picture)
-            self.board.picture("front", picture, len(results.trials), PICTURE)
+            self.board.picture("front", picture, len(results.trials), FRONT)
+            self.board.text("chosen", chosen(results))
         trials = sum(t["state"] != REFUSED for t in results.trials)
         self._summarise(results.hypervolume(), len(front), trials)
 

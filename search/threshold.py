@@ -131,6 +131,7 @@ def _row(rate: float, found: Stored) -> dict[str, Any]:
         "accuracy_ci95": found.ci95,
         "quality_drop": found.drop,
         "adapt_ms": found.adapt_ms,
+        "adapt_ms_full": found.adapt_ms_full,
         "adapt_macs": found.adapt_macs,
         "adapt_mib": found.adapt_mib,
         "exact": found.exact,

@@ -18,8 +18,8 @@ from search.cli import cli, main
 from search.registry import METHODS
 
 COMMANDS = (
-    "sweep", "resume", "extend", "results", "board", "export", "adapt", "train", "methods",
-    "space", "data", "doctor", "launch",
+    "sweep", "resume", "extend", "results", "report", "board", "export", "adapt", "train",
+    "methods", "space", "data", "doctor", "launch",
 )  # fmt: skip
 HEAVY = {"torch", "ray", "optuna", "numpy", "pydantic", "rich", "yaml", "tensorboard"}
 
@@ -315,29 +315,29 @@ def test_board(fake, tmp_path):
 
 
 def test_the_help_of_export_names_every_word_of_a_pick():
-    from search.picks import WORDS
+    from search.picks import ALL_FRONT, WORDS
 
-    assert "|".join([*WORDS, "TRIAL"]) in invoke("export", "--help").output
+    assert "|".join([*WORDS, "TRIAL", ALL_FRONT]) in invoke("export", "--help").output
 
 
 def test_export(fake, tmp_path):
     seen = []
 
-    def export(*words):
-        seen.append(words)
+    def export(*words, minima):
+        seen.append((*words, minima))
         return SimpleNamespace(sentence="Trial 3 is the knee.")
 
-    fake("search.export", export=export)
+    fake("search.export", export=export, export_all=lambda *words, minima: [])
     out = tmp_path / "bundle"
     result = invoke(
         "export", tmp_path, "--pick", "12", "--max", "adapt_ms=2.5", "--max", "quality_drop=1%",
         "-o", out,
     )  # fmt: skip
     assert result.stdout == "Trial 3 is the knee.\n"
-    invoke("export", tmp_path, "-o", out)
+    invoke("export", tmp_path, "-o", out, "--min", "accuracy=90%")
     assert seen == [
-        (tmp_path, "12", {"adapt_ms": 2.5, "quality_drop": 0.01}, out),
-        (tmp_path, "knee", {}, out),
+        (tmp_path, "12", {"adapt_ms": 2.5, "quality_drop": 0.01}, out, {}),
+        (tmp_path, "knee", {}, out, {"accuracy": 0.9}),
     ]
 
 

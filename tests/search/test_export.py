@@ -12,7 +12,7 @@ from search.bundle import read_bundle
 from search.cli import cli
 from search.config import load_sweep
 from search.errors import UserError
-from search.export import export
+from search.export import export, export_all
 from search.fresh import for_export, fresh_score
 from search.picks import choose, knee_distances
 from search.preflight import load_data
@@ -32,8 +32,8 @@ def run(tmp_path):
     return bundles.run(tmp_path / "run", POINTS)
 
 
-def picked(run, word, **maxima):
-    found = choose(load_results(run), word, maxima)
+def picked(run, word, minima=None, **maxima):
+    found = choose(load_results(run), word, maxima, minima or {})
     return found.trial["id"], None if found.next_best is None else found.next_best["id"]
 
 
@@ -53,6 +53,52 @@ def test_a_maximum_leaves_the_rest_to_choose_from(run):
     assert picked(run, "best", adapt_ms=6.0) == (2, 1)
     assert picked(run, "best", adapt_ms=5.99) == (1, 0)
     assert picked(run, "best", adapt_ms=5, student_params=2000) == (0, None)
+
+
+def test_a_minimum_leaves_the_rest_to_choose_from(run):
+    assert picked(run, "smallest", {"accuracy": 0.8}) == (1, 2)
+    assert picked(run, "fastest", {"accuracy": 0.8}, student_params=9000) == (1, 2)
+    with pytest.raises(UserError, match=r"keeps `accuracy >= 0\.95`; the closest: trial 3 \(accur"):
+        picked(run, "best", {"accuracy": 0.95})
+    with pytest.raises(UserError, match=r"`adapt_ms >= 3` and `adapt_ms <= 2` cannot both hold"):
+        picked(run, "best", {"adapt_ms": 3}, adapt_ms=2)
+
+
+def test_the_whole_front_becomes_a_bundle_each(run, tmp_path):
+    reports = export_all(run, {"adapt_ms": 6}, tmp_path / "all", minima={"accuracy": 0.5})
+    assert [report.trial for report in reports] == [2, 1, 0]
+    for report in reports:
+        assert report.out == tmp_path / "all" / f"trial-{report.trial}"
+        origin = read_bundle(report.out).provenance
+        assert origin["trial"] == report.trial
+        assert origin["picked"] == {
+            "why": "one of 3 trials on the front with adapt_ms <= 6 and accuracy >= 0.5",
+            "max": {"adapt_ms": 6}, "min": {"accuracy": 0.5},
+        }  # fmt: skip
+    with pytest.raises(UserError, match="new or empty directory"):
+        export_all(run, {}, tmp_path / "all")
+
+
+def test_the_command_says_a_sentence_for_each_bundle(run, tmp_path):
+    words = ["export", str(run), "-o", str(tmp_path / "all"), "--min", "accuracy=80%", "--pick"]
+    done = CliRunner().invoke(cli, [*words, "all-front"], catch_exceptions=False)
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert [line.split(" (")[0] for line in lines] == [f"Wrote trial {n}" for n in (3, 2, 1)]
+    words[3] = str(tmp_path / "one")
+    done = CliRunner().invoke(cli, [*words, "fastest"], catch_exceptions=False)
+    assert "the fastest to adapt of 3 trials on the front with accuracy >= 0.8; " in done.stdout
+
+
+def test_the_sentence_has_the_fresh_score_of_the_next_best_too(tmp_path):
+    run = bundles.run(tmp_path / "run", POINTS[:2])
+    place = RunDir.open(run)
+    for number, accuracy in ((0, 0.48), (1, 0.79)):
+        known = place.results()[number]
+        known["metrics"]["fresh_accuracy"] = accuracy
+        place.write_result(known)
+    sentence = export(run, "best", {}, tmp_path / "out").sentence
+    assert sentence.endswith("on fresh tasks its accuracy is 79.0 %, that of trial 0 48.0 %.")
 
 
 def test_a_bound_on_another_metric_brings_beaten_trials_back(tmp_path):
@@ -277,6 +323,8 @@ def test_a_missing_student_is_named(run, tmp_path):
     (run / "trials" / "3" / "student" / "pattern.json").unlink()
     with pytest.raises(UserError, match=r"Trial 3 cannot be exported: .*pattern\.json is missing"):
         export(run, "best", {}, tmp_path / "out")
+    with pytest.raises(UserError, match=r"Trial 3 cannot be exported"):
+        export_all(run, {}, tmp_path / "out", minima={"accuracy": 0.6})
     assert not (tmp_path / "out").exists()
 
 

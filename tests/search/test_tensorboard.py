@@ -18,9 +18,11 @@ import pytest
 from search._tensorboard import BoardWriter, _result
 from search.board import command, serve
 from search.errors import UserError
+from search.gallery import _png
 from search.metrics import METRICS
 from search.recorder import Record
 from search.rundir import RunDir
+from search.stills import table_figure
 from spaces._domains import Choice, Domain, Fixed, Float, Int, When
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ def write(run: RunDir) -> None:
 
 
 def finish(board: BoardWriter, record: Record) -> None:
+    board.table(record.id, PNG, (1, 1))
+    board.scalar("hypervolume/by_trials", 0.1 * record.id, record.id + 1)
     row = {"iteration": 10, "accuracy": 0.8 + record.id / 10, "adapt_ms": 2.0, "finished": True}
     board.reported(record, row)
     record.state, record.metrics = "COMPLETE", {"accuracy": 0.8, "pattern": "0011"}
@@ -169,12 +173,46 @@ def test_scalars_have_our_names_one_run_for_each_trial(server: str) -> None:
 
 @pytest.mark.slow
 def test_the_front_and_the_texts_are_there(server: str) -> None:
-    assert list(get(server, "data/plugin/images/tags")["."]) == ["front"]
+    images = get(server, "data/plugin/images/tags")
+    assert list(images["."]) == ["front"]
+    assert list(images["trial-00001"]) == ["patterns"]
     texts = get(server, "data/plugin/text/tags")
     assert "sweep" in texts["."]
     result = get(server, "data/plugin/text/text", run="trial-00000", tag="result")
     assert "COMPLETE" in result[0]["text"]
     assert "0011" in result[0]["text"]
+
+
+@pytest.mark.slow
+def test_the_first_screen_has_the_search_and_then_its_trials(server: str) -> None:
+    layout = get(server, "data/plugin/custom_scalars/layout")
+    charts = {c["title"]: [chart["title"] for chart in c["chart"]] for c in layout["category"]}
+    assert charts["the search"] == ["hypervolume/by_trials", "hypervolume/by_trial_seconds"]
+    assert charts["trials"][:3] == ["loss", "accuracy", "adapt_ms"]
+    lines = get(server, "data/plugin/custom_scalars/scalars", tag="^accuracy$", run="trial-00001")
+    assert [step for _, step, _ in lines["tag_to_events"]["accuracy"]] == [5, 10]
+    points = get(server, "data/plugin/scalars/scalars", run=".", tag="hypervolume/by_trials")
+    assert [step for _, step, _ in points] == [1, 2]
+
+
+def test_a_trial_of_a_thousand_iterations_takes_less_than_a_mebibyte(tmp_path: Path) -> None:
+    """Even if it reports after every one of them."""
+    board = BoardWriter(tmp_path / "tensorboard", SPACE, ["accuracy"])
+    record = Record(0, CONFIGS[1])
+    board.started(record)
+    names = [*METRICS, "loss", "train_accuracy", "tasks_per_s", "iterations_per_s"]
+    for iteration in range(1000):
+        row = dict.fromkeys(names[:16], 1.0 / (iteration + 1))
+        board.reported(record, {"iteration": iteration, **row})
+    figure = table_figure(
+        0, [[f"{n:05b}", t, 0.5, 1.0, 9] for n in range(32) for t in range(1, 11)]
+    )
+    assert figure is not None
+    board.table(0, *_png(figure))
+    finish(board, record)
+    board.close()
+    (file,) = (tmp_path / "tensorboard" / "trial-00000").iterdir()
+    assert 100_000 < file.stat().st_size < 2**20
 
 
 def test_a_run_without_events_has_nothing_to_show(tmp_path: Path) -> None:

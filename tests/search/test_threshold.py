@@ -12,9 +12,11 @@ from rich.console import Console
 
 from search.cli import main
 from search.config import SweepConfig, dump_sweep
+from search.contents import contents
 from search.errors import UserError
 from search.results import load_results
-from search.rundir import RunDir, write_json
+from search.rundir import RunDir, read_json, write_json
+from search.stills import thresholds
 from search.threshold import answers, print_answers, read_thresholds
 from tests.trainables.test_contract import SHAPE, data, make  # noqa: F401  the fixture
 from trainables._learner import RunSettings
@@ -109,3 +111,20 @@ def test_the_command_refuses_a_wrong_threshold_in_a_sentence(
     assert ended.value.code == 0
     told = json.loads(capsys.readouterr().out)
     assert [t["epsilon"] for t in told["thresholds"]] == [0.01, 0.02]
+
+
+def test_a_report_asks_every_threshold_and_keeps_each_choice_once(run: RunDir) -> None:
+    found = contents(load_results(run.path), "RUN")["thresholds"]
+    (model,) = found["models"]
+    assert len(model["at"]) == len(found["epsilons"]) == 41
+    assert max(model["at"]) == len(model["choices"]) - 1
+    table = read_json(run.trial(0) / "table.json")
+    (full,) = [r for r in table if r["pattern"] == "111" and r["step"] == OWN["test.steps"]]
+    for choice in model["choices"]:
+        assert choice["adapt_ms_full"] == pytest.approx(full["adapt_ms"], rel=1e-5)
+    assert [c["adapt_macs"] for c in model["choices"] if c["exact"]] == sorted(
+        (c["adapt_macs"] for c in model["choices"] if c["exact"]), reverse=True
+    )
+    figure = thresholds(found)
+    assert figure is not None
+    assert figure.axes[0].get_xlabel() == "milliseconds saved"

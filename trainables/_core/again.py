@@ -40,6 +40,7 @@ class Stored:
         ci95: Half-width of its 95 % interval.
         drop: Accuracy of the reference minus this one.
         adapt_ms: Median time, as measured when it was scored.
+        adapt_ms_full: The same of the reference: the pattern of meta-training, all steps.
         adapt_macs: Multiply-accumulates of one adaptation.
         adapt_mib: Peak memory.
         exact: Whether a trial with this epsilon would choose the same. Otherwise it is the
@@ -53,6 +54,7 @@ class Stored:
     ci95: float
     drop: float
     adapt_ms: float
+    adapt_ms_full: float
     adapt_macs: float
     adapt_mib: float
     exact: bool
@@ -96,9 +98,10 @@ def stored_choice(student: Student, scores: Scores, one: Adaptation, shape: Task
     mean, ci95 = interval(table[key])
     cheaper: list[Key] = [k for k in keys if costs[k] < costs[key] and k not in whole]
     pattern, step = key
+    ms, full_ms = (scores.timings[p].ms[t] for p, t in (key, reference))
     return Stored(
-        pattern, step, mean, ci95, against - mean, scores.timings[pattern].ms[step], costs[key],
-        scores.mib[pattern], exact, len(cheaper),
+        pattern, step, mean, ci95, against - mean, ms, full_ms, costs[key], scores.mib[pattern],
+        exact, len(cheaper),
     )  # fmt: skip
 
 

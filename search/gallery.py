@@ -1,0 +1,99 @@
+"""What TensorBoard shows of the search itself: tables, the front, its hypervolume, the choice.
+
+The hypervolume lies in the box of the complete trials so far, or in the one that the run keeps; so
+a trial that is worse than all before can lower the share of the others. ``results`` has the last.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from search.figures import front_png
+from search.picks import choose
+from search.progress import show
+from search.results import RunResults
+from search.rundir import FINISHED, read_json
+from search.stills import table_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+
+    from search._tensorboard import BoardWriter
+    from search.config import SweepConfig
+    from search.recorder import Record, Recorder
+
+DPI = 80  # of a table: 720 by 336 pixels
+FRONT = (770, 506)  # pixels of the front's picture at its default dpi
+
+
+class Gallery:
+    """Draws after each trial that ended; an observer of the trials, ahead of the board.
+
+    Args:
+        board: Where to.
+        recorder: Of the run.
+        config: Of the sweep.
+    """
+
+    def __init__(self, board: BoardWriter, recorder: Recorder, config: SweepConfig) -> None:
+        self._board, self._recorder, self._config = board, recorder, config
+        self._front: list[int] = []
+
+    def started(self, record: Record) -> None:
+        """Nothing: only trials that end are drawn."""
+
+    def reported(self, record: Record, row: Mapping[str, object]) -> None:
+        """Nothing: only trials that end are drawn."""
+
+    def finished(self, record: Record) -> None:
+        """Draw the trial's table, the front where it changed, and the hypervolume."""
+        if record.state != "COMPLETE":
+            return
+        file = self._recorder.run.trial(record.id) / "table.json"
+        if record.of is None and file.is_file() and (rows := read_json(file)):
+            names = ("pattern", "step", "accuracy", "adapt_ms", "tasks")
+            figure = table_figure(record.id, [[row.get(name) for name in names] for row in rows])
+            if figure is not None:
+                self._board.table(record.id, *_png(figure))
+        self._draw_search()
+
+    def _draw_search(self) -> None:
+        recorder = self._recorder
+        ended = recorder.of_state(*FINISHED)
+        info = recorder.run.info()
+        results = RunResults(recorder.run, self._config, info, [asdict(r) for r in ended])
+        front = [int(t["id"]) for t in results.front()]
+        if front != self._front:
+            self._front = front
+            self._board.picture("front", front_png(results), len(ended), FRONT)
+        volume = results.hypervolume()
+        if volume is not None:
+            seconds = round(sum(record.cost_s for record in ended))
+            self._board.scalar("hypervolume/by_trials", volume, len(ended))
+            self._board.scalar("hypervolume/by_trial_seconds", volume, seconds)
+
+
+def chosen(results: RunResults) -> str:
+    """Write the configuration of the front's knee, and its numbers, as Markdown."""
+    picked = choose(results, "knee", {}, {})
+    trial = picked.trial
+    parts = [("metric", {n: show(n, v) for n, v in trial["metrics"].items()}),
+             ("parameter", trial["config"])]  # fmt: skip
+    lines = [f"Trial {trial['id']}, {picked.why}:"]
+    for head, rows in parts:
+        lines += ["", f"| {head} | value |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    take = f"fewtune export {results.run.path.name} --pick knee -o my-student"
+    return "\n".join([*lines, "", f"`{take}` takes it home."])
+
+
+def _png(figure: Figure) -> tuple[bytes, tuple[int, int]]:
+    """Return a picture and its width and height in pixels."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=DPI)
+    size: Any = figure.get_size_inches() * DPI
+    return out.getvalue(), (round(size[0]), round(size[1]))

@@ -1,0 +1,105 @@
+"""What is drawn for TensorBoard after each trial that ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from search.config import load_sweep
+from search.gallery import Gallery, chosen
+from search.recorder import Record
+from search.results import load_results
+from search.rundir import RunDir, write_json
+from tests import bundles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Wall:
+    """A board that remembers what hangs on it."""
+
+    def __init__(self) -> None:
+        self.pictures: list[tuple[str, int]] = []
+        self.scalars: list[tuple[str, float, int]] = []
+        self.tables: list[tuple[int, bytes, tuple[int, int]]] = []
+
+    def picture(self, tag: str, png: bytes, step: int, size: tuple[int, int]) -> None:
+        self.pictures.append((tag, step))
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        self.scalars.append((tag, value, step))
+
+    def table(self, number: int, png: bytes, size: tuple[int, int]) -> None:
+        self.tables.append((number, png, size))
+
+
+class Kept:
+    """What a gallery asks of a recorder."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.records: list[Record] = []
+
+    def of_state(self, *states: str) -> list[Record]:
+        return [record for record in self.records if record.state in states]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir.open(bundles.run(tmp_path / "run", []))
+
+
+def end(gallery: Gallery, kept: Any, point: tuple[float, int, float] | None, **more: Any) -> None:
+    number = len(kept.records)
+    state, metrics = ("FAIL", {}) if point is None else ("COMPLETE", bundles.metrics(*point))
+    record = Record(number, {"student.width": 4}, state, metrics, cost_s=10.0, **more)
+    kept.records.append(record)
+    gallery.started(record)
+    gallery.reported(record, {})
+    gallery.finished(record)
+
+
+def test_the_front_is_drawn_where_it_changed_and_its_hypervolume_told(run: RunDir) -> None:
+    wall: Any = Wall()
+    kept: Any = Kept(run)
+    gallery = Gallery(wall, kept, load_sweep(run.sweep_file, settings=False))
+    end(gallery, kept, (0.5, 1000, 2.0))
+    end(gallery, kept, None)
+    end(gallery, kept, (0.4, 2000, 3.0))  # beaten: the front stands
+    end(gallery, kept, (0.9, 3000, 4.0))
+    assert wall.pictures == [("front", 1), ("front", 4)]
+    by_trials = [(step, v) for tag, v, step in wall.scalars if tag == "hypervolume/by_trials"]
+    assert [step for step, _ in by_trials] == [1, 3, 4]
+    assert by_trials[-1][1] > by_trials[-2][1]
+    assert [s for tag, _, s in wall.scalars if tag.endswith("seconds")] == [10, 30, 40]
+
+
+def test_a_trained_model_has_its_table_drawn_once(run: RunDir) -> None:
+    wall: Any = Wall()
+    kept: Any = Kept(run)
+    gallery = Gallery(wall, kept, load_sweep(run.sweep_file, settings=False))
+    row = {"pattern": "011", "step": 2, "accuracy": 0.5, "adapt_ms": 2.0, "tasks": 20}
+    for number, rows in enumerate(
+        ([row], [row], [], [{**row, "accuracy": None, "adapt_ms": None}])
+    ):
+        run.trial(number).mkdir()
+        write_json(run.trial(number) / "table.json", rows)
+    end(gallery, kept, (0.5, 1000, 2.0))
+    end(gallery, kept, (0.5, 1000, 2.0), of=0)
+    end(gallery, kept, (0.5, 1000, 2.0))
+    end(gallery, kept, (0.5, 1000, 2.0))
+    ((number, png, size),) = wall.tables
+    assert number == 0
+    assert png.startswith(b"\x89PNG")
+    assert (int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) == size
+
+
+def test_the_chosen_configuration_is_told_with_its_numbers(tmp_path: Path) -> None:
+    points = [(0.5, 1000, 1.0), (0.8, 3000, 2.0), (0.85, 9000, 6.0)]
+    text = chosen(load_results(bundles.run(tmp_path / "run", points)))
+    assert text.startswith("Trial 1, the knee of 3 trials on the front:")
+    assert "| accuracy | 80.0 % |" in text
+    assert "| student.width | 4 |" in text
+    assert "fewtune export run --pick knee" in text
