@@ -2,11 +2,15 @@
 
 The hypervolume lies in the box of the complete trials so far, or in the one that the run keeps; so
 a trial that is worse than all before can lower the share of the others. ``results`` has the last.
+
+Drawing takes tenths of a second, more with every trial, and holds up the driver. So it may take one
+twentieth of its time: where trials end faster than that, what is owed is drawn together, later.
 """
 
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +22,7 @@ from search.rundir import FINISHED, read_json
 from search.stills import table_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from matplotlib.figure import Figure
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from search.recorder import Record, Recorder
 
 DPI = 80  # of a table: 720 by 336 pixels
+PAUSE = 19  # times what drawing took, until it is done again; our default
 FRONT = (770, 506)  # pixels of the front's picture at its default dpi
 
 
@@ -37,10 +42,19 @@ class Gallery:
         board: Where to.
         recorder: Of the run.
         config: Of the sweep.
+        clock: Seconds, from whenever.
     """
 
-    def __init__(self, board: BoardWriter, recorder: Recorder, config: SweepConfig) -> None:
+    def __init__(
+        self,
+        board: BoardWriter,
+        recorder: Recorder,
+        config: SweepConfig,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._board, self._recorder, self._config = board, recorder, config
+        self._clock, self._next = clock, clock()
+        self._owed: list[int] = []  # complete trials that were not drawn
         self._front: list[int] = []
 
     def started(self, record: Record) -> None:
@@ -50,16 +64,32 @@ class Gallery:
         """Nothing: only trials that end are drawn."""
 
     def finished(self, record: Record) -> None:
-        """Draw the trial's table, the front where it changed, and the hypervolume."""
-        if record.state != "COMPLETE":
+        """Draw the table, the front where it changed, and the hypervolume, if it is time."""
+        if record.state == "COMPLETE":
+            self._owed.append(record.id)
+        if self._clock() >= self._next:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Draw everything that is owed."""
+        if not self._owed:
             return
-        file = self._recorder.run.trial(record.id) / "table.json"
-        if record.of is None and file.is_file() and (rows := read_json(file)):
-            names = ("pattern", "step", "accuracy", "adapt_ms", "tasks")
-            figure = table_figure(record.id, [[row.get(name) for name in names] for row in rows])
-            if figure is not None:
-                self._board.table(record.id, *_png(figure))
+        began = self._clock()
+        for number in self._owed:
+            self._draw_table(number)
+        self._owed.clear()
         self._draw_search()
+        now = self._clock()
+        self._next = now + PAUSE * (now - began)
+
+    def _draw_table(self, number: int) -> None:
+        file = self._recorder.run.trial(number) / "table.json"
+        own = self._recorder.records[number].of is None  # its model is drawn with its own trial
+        if own and file.is_file() and (rows := read_json(file)):
+            names = ("pattern", "step", "accuracy", "adapt_ms", "tasks")
+            figure = table_figure(number, [[row.get(name) for name in names] for row in rows])
+            if figure is not None:
+                self._board.table(number, *_png(figure))
 
     def _draw_search(self) -> None:
         recorder = self._recorder
