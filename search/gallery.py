@@ -3,8 +3,8 @@
 The hypervolume lies in the box of the complete trials so far, or in the one that the run keeps; so
 a trial that is worse than all before can lower the share of the others. ``results`` has the last.
 
-Drawing takes tenths of a second, more with every trial, and holds up the driver. So it may take one
-twentieth of its time: where trials end faster than that, what is owed is drawn together, later.
+Drawing takes tenths of a second and holds up the driver. So it may take a twentieth of its time,
+one trial's table at a time; where trials end faster than that, the rest is drawn at the end.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 DPI = 80  # of a table: 720 by 336 pixels
 PAUSE = 19  # times what drawing took, until it is done again; our default
+PATIENCE_S = 20.0  # with what is owed at the end; our default
 FRONT = (770, 506)  # pixels of the front's picture at its default dpi
 
 
@@ -55,6 +56,7 @@ class Gallery:
         self._board, self._recorder, self._config = board, recorder, config
         self._clock, self._next = clock, clock()
         self._owed: list[int] = []  # complete trials that were not drawn
+        self._stale = False  # whether a trial completed since the front was looked at
         self._front: list[int] = []
 
     def started(self, record: Record) -> None:
@@ -67,20 +69,21 @@ class Gallery:
         """Draw the table, the front where it changed, and the hypervolume, if it is time."""
         if record.state == "COMPLETE":
             self._owed.append(record.id)
-        if self._clock() >= self._next:
-            self.catch_up()
+            self._stale = True
+        began = self._clock()
+        if self._stale and began >= self._next:
+            self._draw_table(self._owed.pop())
+            self._draw_search()
+            now = self._clock()
+            self._next = now + PAUSE * (now - began)
 
     def catch_up(self) -> None:
-        """Draw everything that is owed."""
-        if not self._owed:
-            return
-        began = self._clock()
-        for number in self._owed:
-            self._draw_table(number)
-        self._owed.clear()
-        self._draw_search()
-        now = self._clock()
-        self._next = now + PAUSE * (now - began)
+        """Draw what is owed, the newest first, as far as patience goes; and the search."""
+        until = self._clock() + PATIENCE_S
+        while self._owed and self._clock() < until:
+            self._draw_table(self._owed.pop())
+        if self._stale:
+            self._draw_search()
 
     def _draw_table(self, number: int) -> None:
         file = self._recorder.run.trial(number) / "table.json"
@@ -92,6 +95,7 @@ class Gallery:
                 self._board.table(number, *_png(figure))
 
     def _draw_search(self) -> None:
+        self._stale = False
         recorder = self._recorder
         ended = recorder.of_state(*FINISHED)
         info = recorder.run.info()
