@@ -66,6 +66,7 @@ def test_the_commands_do_what_they_say_one_after_the_other(tmp_path):
     command.parent.mkdir()
     command.write_text(f"""#!/bin/sh
 [ "$1" = sweep ] && set -- "$@" {" ".join(SMALL.split())}
+[ "$1" = export ] && set -- "$@" --no-programs
 exec {shlex.quote(sys.executable)} -m search.cli "$@"
 """)
     command.chmod(0o755)
