@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from search.bundle import read_bundle
+from search.bundle import check_free, read_bundle
+from search.errors import UserError
 from search.folders import query_images, support_images
+from search.saved import save_adapted
+from search.sheet import check_sheet, write_sheet
 from trainables._core.evaluate import TIMED_RUNS, WARM_UP_RUNS
 from trainables._core.lease import node
 
@@ -137,7 +140,14 @@ class AdaptReport:
             console.print(f"`--json` names all {len(order)}.", markup=False, highlight=False)
 
 
-def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = None) -> AdaptReport:
+def adapt(
+    bundle: str | Path,
+    support: str | Path,
+    query: str | Path | None = None,
+    *,
+    save: Path | None = None,
+    sheet: Path | None = None,
+) -> AdaptReport:
     """Adapt an exported student to new classes, and classify.
 
     Args:
@@ -145,11 +155,14 @@ def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = No
         support: A folder of images for each class; 2 or more classes, 1 or more images of each.
         query: Images to classify: class folders with names from ``support``, which are scored, or
             images alone. None: the student is adapted and timed only.
+        save: A directory, new or empty, for the adapted student; see ``saved``.
+        sheet: A PNG to write the query images to, with their predictions.
 
     Raises:
-        UserError: The bundle is not whole, or the folders do not fit it.
+        UserError: The bundle is not whole, the folders do not fit it, or a place is taken.
         DataError: A folder is missing or holds no images.
     """
+    _check_places(query, save, sheet)
     student = read_bundle(bundle).student
     given = support_images(Path(support), student.spec)
     names = tuple(dict.fromkeys(given.labels))
@@ -174,10 +187,25 @@ def adapt(bundle: str | Path, support: str | Path, query: str | Path | None = No
         truth = asked.labels
         right = [p.label == t for p, t in zip(predictions, truth, strict=False)]
         accuracy = sum(right) / len(right) if right else None
+        if sheet is not None:
+            said = [p.label for p in predictions]
+            write_sheet(sheet, asked.pixels, said, confidence.tolist(), truth)
+    if save is not None:
+        save_adapted(save, Path(bundle), student, adapted, names)
     return AdaptReport(
         names, spec.pattern, spec.inner_steps, statistics.median(laps), accuracy, predictions,
         spec.normalisation, len(given.files), len(laps), truth,
     )  # fmt: skip
+
+
+def _check_places(query: str | Path | None, save: Path | None, sheet: Path | None) -> None:
+    """Refuse what cannot be written before anything is computed."""
+    if save is not None:
+        check_free(save.resolve(), "--save")
+    if sheet is not None:
+        if query is None:
+            raise UserError("--sheet shows query images with their predictions; add --query DIR.")
+        check_sheet(sheet)
 
 
 def _timed(

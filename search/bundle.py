@@ -9,9 +9,10 @@
     BUNDLE/provenance.json     where it comes from, and the sha256 of every other file
     BUNDLE/README.md           what it is and how to use it
     BUNDLE/inputs/...          what config.yaml reads, where the sweep file named files of its own
+    BUNDLE/adaptation.* student.*    the same as programs for torch and ONNX; see ``exported``
 
-Nothing in it is executable and nothing is unpickled. The digests find torn copies and edits by
-accident; they are no signature.
+fewtune unpickles nothing and runs nothing of it but the ONNX programs, on ``verify``. The digests
+find torn copies and edits by accident; they are no signature.
 """
 
 from __future__ import annotations
@@ -59,8 +60,12 @@ class Bundle:
     provenance: dict[str, Any]
 
 
-def check_free(out: Path) -> None:
+def check_free(out: Path, option: str = "-o") -> None:
     """Refuse a place that cannot become a bundle.
+
+    Args:
+        out: The place.
+        option: The word of the command line that named it.
 
     Raises:
         UserError: It is a file, or a directory with something in it.
@@ -72,18 +77,19 @@ def check_free(out: Path) -> None:
         held = "already holds a bundle" if PROVENANCE in inside else f"holds {_some(inside)}"
         raise UserError(
             f"A bundle is written to a new or empty directory, and {out} {held}. Give another "
-            "-o DIR, or remove it first."
+            f"{option} DIR, or remove it first."
         )
     if out.exists() or out.is_symlink():
-        raise UserError(f"A bundle is a directory, and {out} is a file. Give another -o DIR.")
+        raise UserError(f"A bundle is a directory, and {out} is a file. Give another {option} DIR.")
 
 
 @contextmanager
-def new_bundle(out: Path) -> Iterator[Path]:
+def new_bundle(out: Path, option: str = "-o") -> Iterator[Path]:
     """Give a directory to fill, which becomes ``out`` whole or not at all.
 
     Args:
         out: A directory that does not exist, or is empty; missing parents are made.
+        option: The word of the command line that named it.
 
     Yields:
         A temporary directory beside it. Its digests are not yet written: see ``seal``.
@@ -92,7 +98,7 @@ def new_bundle(out: Path) -> Iterator[Path]:
         UserError: ``out`` is taken or cannot be written.
     """
     out = Path(out).resolve()
-    check_free(out)
+    check_free(out, option)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)

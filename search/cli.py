@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from search.commands import data, doctor, launch
+from search.commands_home import adapt, export, verify
 from search.options import (
     FILE,
     FOLDER,
@@ -172,73 +173,8 @@ def board(*, run: Path, host: str, port: int) -> None:
     serve(run, host, port)
 
 
-@cli.command()
-@click.argument("run", type=FOLDER)
-@click.option(
-    "--pick",
-    "choice",
-    default="knee",
-    show_default=True,
-    metavar="best|knee|fastest|smallest|TRIAL|all-front",
-    help="Which point of the front, the number of a trial, or every point: DIR/trial-N each.",
-)
-@click.option(
-    "--max",
-    "maxima",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only trials with at most this, as adapt_ms=2.5; may be given again.",
-)
-@click.option(
-    "--min",
-    "minima",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only trials with at least this, as accuracy=90%; may be given again.",
-)
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="The bundle's directory.",
-)
-def export(
-    *, run: Path, choice: str, maxima: tuple[str, ...], minima: tuple[str, ...], out: Path
-) -> None:
-    """Write a configuration and its student as a bundle."""
-    from search.constraints import read_bound
-    from search.picks import ALL_FRONT, check_word
-
-    most, least = dict(map(read_bound, maxima)), dict(map(read_bound, minima))
-    check_word(choice)  # before torch is imported: said at once
-    from search.export import export as write_bundle
-    from search.export import export_all
-
-    if choice == ALL_FRONT:
-        written = export_all(run, most, out, minima=least)
-    else:
-        written = [write_bundle(run, choice, most, out, minima=least)]
-    for one in written:
-        echo(one.sentence)
-
-
-@cli.command()
-@click.argument("bundle", type=FOLDER)
-@click.option("--support", required=True, type=FOLDER, help="Labelled images: a folder a class.")
-@click.option("--query", type=FOLDER, help="Images to classify; in class folders, also scored.")
-@json_option
-def adapt(*, bundle: Path, support: Path, query: Path | None, as_json: bool) -> None:
-    """Adapt an exported student to your own classes, and predict."""
-    from search.adapt import adapt as adapt_bundle
-
-    with tidy_stdout():
-        report = adapt_bundle(bundle, support, query)
-    if as_json:
-        write_json(report.to_json())
-        return
-    report.print(console())
+for one in (export, adapt, verify):
+    cli.add_command(one)
 
 
 @cli.command()

@@ -22,7 +22,8 @@ from search.bundle import (
 )
 from search.entries import write_entry
 from search.errors import UserError
-from search.fresh import for_export
+from search.exported import rounded, save_int8, write_programs
+from search.fresh import for_export, of_rounded
 from search.guide import guide
 from search.metrics import METRICS
 from search.picks import choose, choose_all
@@ -46,6 +47,19 @@ _OF_DATA = ("source", "fingerprint", "size", "channels", "classes", "images")
 
 
 Limits: TypeAlias = dict[str, dict[str, float]]  # "max" and "min" -> metric -> value
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a bundle holds besides weights and numbers.
+
+    Attributes:
+        programs: Adaptation and predictions as programs for torch and ONNX; see ``exported``.
+        int8: Kernels rounded to what bytes hold, their accuracy beside the other's.
+    """
+
+    programs: bool = True
+    int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,7 @@ def export(
     out: str | Path,
     *,
     minima: Mapping[str, float] | None = None,
+    extras: Extras = Extras(),
 ) -> ExportReport:
     """Write one trial of a run as a bundle.
 
@@ -83,15 +98,17 @@ def export(
         maxima: Metric -> the largest value allowed.
         out: The bundle's directory, new or empty; it is written whole or not at all.
         minima: Metric -> the smallest value allowed; None: no such limit.
+        extras: What it holds besides weights and numbers.
 
     Raises:
         UserError: The path is no run, no trial can be picked, or ``out`` is taken.
+        FailedError: A program cannot be made, or says something else than the engine.
     """
     place, limits = Path(out), {"max": dict(maxima), "min": dict(minima or {})}
     check_free(place.resolve())
     results = load_results(run)
     picked = choose(results, str(pick), limits["max"], limits["min"])
-    return _write(results, picked, limits, place)
+    return _write(results, picked, limits, place, extras)
 
 
 def export_all(
@@ -100,6 +117,7 @@ def export_all(
     out: str | Path,
     *,
     minima: Mapping[str, float] | None = None,
+    extras: Extras = Extras(),
 ) -> list[ExportReport]:
     """Write every trial on the front of a run as a bundle, ``out/trial-N`` each.
 
@@ -108,12 +126,14 @@ def export_all(
         maxima: Metric -> the largest value allowed.
         out: A directory, new or empty.
         minima: Metric -> the smallest value allowed; None: no such limit.
+        extras: What it holds besides weights and numbers.
 
     Returns:
         What was exported, best first objective first.
 
     Raises:
         UserError: The path is no run, no trial can be picked, or ``out`` is taken.
+        FailedError: A program cannot be made, or says something else than the engine.
     """
     place, limits = Path(out), {"max": dict(maxima), "min": dict(minima or {})}
     check_free(place.resolve())
@@ -122,26 +142,37 @@ def export_all(
     for picked in chosen:  # a student that cannot be read stops it before anything is written
         _student(results, picked.trial["id"])
     return [
-        _write(results, picked, limits, place / f"trial-{picked.trial['id']}") for picked in chosen
+        _write(results, picked, limits, place / f"trial-{picked.trial['id']}", extras)
+        for picked in chosen
     ]
 
 
-def _write(results: RunResults, picked: Pick, limits: Limits, place: Path) -> ExportReport:
-    trial = picked.trial
+def _write(
+    results: RunResults, picked: Pick, limits: Limits, place: Path, extras: Extras
+) -> ExportReport:
+    trial, data = picked.trial, results.config.data
     student = _student(results, trial["id"])
     mode = student.spec.normalisation
     with new_bundle(place) as folder:
-        student.save(folder)
         settings = _settings(results.config, trial["config"])
         numbers, fresh = for_export(results, trial, student)
         metrics = _metrics(results, {**trial, "metrics": numbers}, mode)
+        if extras.int8:
+            student = rounded(student)
+            metrics["int8"] = of_rounded(results, student) | save_int8(folder, student)
+            kept = show("accuracy", metrics["int8"]["fresh_accuracy"])
+            fresh += f", with int8 weights {kept}"
+        student.save(folder)
+        programs: list[str] = []
+        if extras.programs:
+            programs = write_programs(folder, student, data.ways, data.shots, int8=extras.int8)
         config = _config(results.config, settings, folder)
         head = f"# Trial {trial['id']} of the sweep {results.info.get('name', '')}. "
         head += f"Train it again: fewtune train {CONFIG}\n"
         (folder / CONFIG).write_text(head + config, encoding="utf-8")
         write_json(folder / METRICS_FILE, metrics)
         provenance = _provenance(results, picked, limits)
-        text = guide(student.spec, metrics, provenance, results.config)
+        text = guide(student.spec, metrics, provenance, results.config, programs)
         (folder / README).write_text(text, encoding="utf-8")
         seal(folder, provenance)
     chosen = None if picked.next_best is None else int(picked.next_best["id"])

@@ -51,3 +51,19 @@ def for_export(
             return known, "not scored on fresh tasks, as the data is not what the run was made on"
         known |= fresh_score(results.config, student, data)
     return known, f"on fresh tasks its accuracy is {show('accuracy', known['fresh_accuracy'])}"
+
+
+def of_rounded(results: RunResults, student: Student) -> dict[str, Any]:
+    """Return the score on fresh tasks of a student whose weights were rounded.
+
+    Raises:
+        DataError: The run's data cannot be read; without it nobody knows what rounding costs.
+        UserError: The data is not what the run was made on.
+    """
+    data = load_data(results.config)
+    if data.fingerprint != results.info.get("data", {}).get("fingerprint"):
+        raise UserError(
+            "int8 weights are scored before they are exported, and the data is not what the run "
+            "was made on. Give the same images, or export without --int8."
+        )
+    return fresh_score(results.config, student, data)

@@ -8,7 +8,7 @@ from search.metrics import METRICS
 from search.progress import show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from search.config import SweepConfig
     from trainables._core.student import StudentSpec
@@ -43,6 +43,7 @@ def guide(
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
     config: SweepConfig,
+    programs: Sequence[str] = (),
 ) -> str:
     """Write the README of a bundle.
 
@@ -51,6 +52,7 @@ def guide(
         metrics: Its ``metrics.json``.
         provenance: Its ``provenance.json``, without the digests.
         config: The sweep that the trial is from.
+        programs: Names of the exported programs in it.
     """
     parts = [
         f"# A few-shot student: trial {provenance['trial']} of {provenance['run']}",
@@ -59,10 +61,11 @@ def guide(
         _numbers(spec, metrics, config),
         "## Use it",
         _use(spec),
+        *_without_fewtune(spec, programs),
         "## What it expects of an image",
         _images(spec),
         "## Where it comes from",
-        _origin(provenance, config),
+        _origin(provenance, config, programs),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -112,6 +115,13 @@ def _numbers(spec: StudentSpec, metrics: Mapping[str, Any], config: SweepConfig)
         said += (
             " `accuracy` is on the tasks that this student was chosen by among others, which "
             "flatters it; `fresh_accuracy` is on as many tasks that nothing was chosen by."
+        )
+    if int8 := metrics.get("int8"):
+        said += (
+            " The weights here are rounded to int8; with them the accuracy on fresh tasks is "
+            f"{show('accuracy', int8['fresh_accuracy'])}, and "
+            f"`model.int8.safetensors` takes {int8['student_mib']:.3g} MiB. The table is of the "
+            "weights as trained."
         )
     if metrics.get("test_accuracy") is None:
         said += (
@@ -179,7 +189,58 @@ def _images(spec: StudentSpec) -> str:
     )
 
 
-def _origin(provenance: Mapping[str, Any], config: SweepConfig) -> str:
+def _without_fewtune(spec: StudentSpec, programs: Sequence[str]) -> list[str]:
+    """Write how to adapt and predict with torch, or numpy and ONNX Runtime, alone."""
+    if not programs:
+        return []
+    ways = spec.ways if spec.head == "linear" else 2
+    shape = f"{spec.channels}, {spec.size}, {spec.size}"
+    parts = [
+        "## Use it without fewtune",
+        "The adaptation itself is a program: support images and labels in, adapted tensors out, "
+        f"{_count(spec.inner_steps, 'step')} of pattern `{spec.pattern}` at rate "
+        f"{spec.inner_rate:.3g}. The student takes query images and those tensors, and gives a "
+        "probability for each class. Images are uint8, decoded, cropped and sized as below; the "
+        "programs normalise them. Labels are one-hot, a row an image, a column a class."
+        + (
+            f" There are {ways} classes, with any number of images."
+            if spec.head == "linear"
+            else " Any number of images and classes will do."
+        ),
+        f"""With torch alone:
+
+```python
+import torch
+
+adaptation = torch.export.load("BUNDLE/adaptation.pt2").module()
+student = torch.export.load("BUNDLE/student.pt2").module()
+support = torch.randint(0, 256, ({2 * ways}, {shape}), dtype=torch.uint8)  # your images
+labels = torch.eye({ways}).repeat_interleave(2, 0)  # {ways} classes, 2 images of each
+query = torch.randint(0, 256, (3, {shape}), dtype=torch.uint8)
+adapted = adaptation(support, labels)
+probabilities = student(query, *adapted)  # [3, {ways}]
+```""",
+    ]
+    if "student.onnx" in programs:
+        parts.append(f"""With numpy and onnxruntime alone:
+
+```python
+import numpy as np
+import onnxruntime
+
+adaptation = onnxruntime.InferenceSession("BUNDLE/adaptation.onnx")
+student = onnxruntime.InferenceSession("BUNDLE/student.onnx")
+images = np.random.default_rng(0).integers(0, 256, ({2 * ways + 3}, {shape}), dtype=np.uint8)
+support, query = images[:{2 * ways}], images[{2 * ways}:]  # your images
+labels = np.eye({ways}, dtype=np.float32).repeat(2, 0)  # {ways} classes, 2 images of each
+adapted = adaptation.run(None, {{"images": support, "labels": labels}})
+names = [one.name for one in student.get_inputs()]
+(probabilities,) = student.run(None, dict(zip(names, [query, *adapted])))  # [3, {ways}]
+```""")
+    return parts
+
+
+def _origin(provenance: Mapping[str, Any], config: SweepConfig, programs: Sequence[str]) -> str:
     data, seed = provenance["data"], provenance["seeds"]["sweep"]
     lines = [
         f"- picked as {provenance['picked']['why']}",
@@ -198,9 +259,14 @@ def _origin(provenance: Mapping[str, Any], config: SweepConfig) -> str:
             "metrics that differ a little"
         )
     lines.append(
-        "- `fewtune` refuses a bundle in which a file was changed; the weights are safetensors, "
-        "and nothing in it is executable"
+        "- `fewtune` refuses a bundle in which a file was changed, and unpickles nothing of it; "
+        "`fewtune verify BUNDLE` evaluates the student again"
     )
+    if programs:
+        lines.append(
+            "- torch reads `.pt2` files with pickle: open those only of whom you trust; "
+            "`.safetensors` and `.onnx` hold numbers and a graph of operations"
+        )
     return "\n".join(lines)
 
 

@@ -36,13 +36,15 @@ def student(**changes: Any) -> Student:
     return Student(spec, spec.network().init(torch.Generator().manual_seed(0)))
 
 
-def bundle(folder: Path, **changes: Any) -> Path:
-    """A bundle of ``student(**changes)`` with the least that may be in one."""
+def bundle(folder: Path, programs: tuple[str, ...] = (), **changes: Any) -> Path:
+    """A bundle of ``student(**changes)`` with the least that may be in one, and such programs."""
     with new_bundle(folder) as place:
         student(**changes).save(place)
         for name, text in (("config.yaml", "method: maml\n"), ("metrics.json", "{}"),
                            ("README.md", "# A student\n")):  # fmt: skip
             (place / name).write_text(text, encoding="utf-8")
+        for name in programs:
+            (place / name).write_text(name, encoding="utf-8")
         seal(place, {"run": "by hand"})
     return folder
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -66,6 +67,7 @@ def test_the_commands_do_what_they_say_one_after_the_other(tmp_path):
     command.parent.mkdir()
     command.write_text(f"""#!/bin/sh
 [ "$1" = sweep ] && set -- "$@" {" ".join(SMALL.split())}
+[ "$1" = export ] && set -- "$@" --no-programs
 exec {shlex.quote(sys.executable)} -m search.cli "$@"
 """)
     command.chmod(0o755)
@@ -99,3 +101,20 @@ def test_every_method_has_a_row():
 
     for method in METHODS:
         assert f"| `{method}` | " in README
+
+
+def test_the_lines_of_python_call_what_there_is(tmp_path, monkeypatch):
+    """The block as it stands, between a finished run and pictures that are there."""
+    from search import api
+
+    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+    run = bundles.run(tmp_path / "run", [(0.5, 1000, 1.0), (0.8, 3000, 2.0)])
+    monkeypatch.setattr(api, "sweep", lambda file, changes: api.results(run))
+    monkeypatch.setattr("search.export.write_programs", lambda *_, **__: [])
+    for name in ("cat", "dog", "new"):
+        bundles.draw("disc" if name == "dog" else "bar", 0).save(tmp_path / f"{name}.jpg")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), found)
+    assert found["adapted"].classes == ("cat", "dog")
+    assert found["adapted"].predict(["new.jpg"])[0].label == "cat"

@@ -18,8 +18,8 @@ from search.cli import cli, main
 from search.registry import METHODS
 
 COMMANDS = (
-    "sweep", "resume", "extend", "results", "report", "board", "export", "adapt", "train",
-    "methods", "space", "data", "doctor", "launch",
+    "sweep", "resume", "extend", "results", "report", "board", "export", "adapt", "verify",
+    "train", "methods", "space", "data", "doctor", "launch",
 )  # fmt: skip
 HEAVY = {"torch", "ray", "optuna", "numpy", "pydantic", "rich", "yaml", "tensorboard"}
 
@@ -286,7 +286,7 @@ def test_resume_and_extend(fake, tmp_path):
 def chatty(value):
     """Return a stand-in that also prints, as libraries do."""
 
-    def work(*_words):
+    def work(*_words, **_more):
         sys.stdout.write("loading...\n")
         return value
 
@@ -323,21 +323,23 @@ def test_the_help_of_export_names_every_word_of_a_pick():
 def test_export(fake, tmp_path):
     seen = []
 
-    def export(*words, minima):
-        seen.append((*words, minima))
+    def export(*words, minima, extras):
+        seen.append((*words, minima, extras))
         return SimpleNamespace(sentence="Trial 3 is the knee.")
 
-    fake("search.export", export=export, export_all=lambda *words, minima: [])
+    every = {"export": export, "export_all": lambda *words, minima, extras: []}
+    fake("search.export", Extras=lambda **words: words, **every)
     out = tmp_path / "bundle"
     result = invoke(
         "export", tmp_path, "--pick", "12", "--max", "adapt_ms=2.5", "--max", "quality_drop=1%",
         "-o", out,
     )  # fmt: skip
     assert result.stdout == "Trial 3 is the knee.\n"
-    invoke("export", tmp_path, "-o", out, "--min", "accuracy=90%")
+    invoke("export", tmp_path, "-o", out, "--min", "accuracy=90%", "--int8", "--no-programs")
+    usual = {"programs": True, "int8": False}
     assert seen == [
-        (tmp_path, "12", {"adapt_ms": 2.5, "quality_drop": 0.01}, out, {}),
-        (tmp_path, "knee", {}, out, {"accuracy": 0.9}),
+        (tmp_path, "12", {"adapt_ms": 2.5, "quality_drop": 0.01}, out, {}, usual),
+        (tmp_path, "knee", {}, out, {"accuracy": 0.9}, {"programs": False, "int8": True}),
     ]
 
 
@@ -348,6 +350,15 @@ def test_adapt(fake, tmp_path):
     result = invoke("adapt", tmp_path, "--support", tmp_path, "--json")
     assert json.loads(result.stdout) == {"classes": ["a"]}
     invoke("adapt", tmp_path, "--support", tmp_path, "--query", tmp_path)
+    assert len(shown) == 1
+
+
+def test_verify(fake, tmp_path):
+    shown: list[object] = []
+    report = SimpleNamespace(to_json=lambda: {"holds": True}, print=shown.append, holds=True)
+    fake("search.verify", verify=chatty(report))
+    assert json.loads(invoke("verify", tmp_path, "--json").stdout) == {"holds": True}
+    invoke("verify", tmp_path)
     assert len(shown) == 1
 
 

@@ -32,6 +32,12 @@ def run(tmp_path):
     return bundles.run(tmp_path / "run", POINTS)
 
 
+@pytest.fixture(autouse=True)
+def without_programs(monkeypatch):
+    """No programs: test_exported.py has them, and they take their seconds."""
+    monkeypatch.setattr("search.export.write_programs", lambda *_, **__: [])
+
+
 def picked(run, word, minima=None, **maxima):
     found = choose(load_results(run), word, maxima, minima or {})
     return found.trial["id"], None if found.next_best is None else found.next_best["id"]

@@ -87,9 +87,25 @@ def _to_scatter(window: Window, images: int, device: torch.device) -> Lists:
 
 @lru_cache(maxsize=64)
 def _to_pick(window: Window, device: torch.device) -> torch.Tensor:
+    return looks_at(window).to(device)
+
+
+def looks_at(window: Window) -> torch.Tensor:
     """Where every look at one image falls in its pixels behind a 0, which is the padding."""
     inside, pixels = _inside(window, 1)
-    return torch.zeros(len(inside), dtype=torch.long).masked_scatter(inside, pixels + 1).to(device)
+    return torch.zeros(len(inside), dtype=torch.long).masked_scatter(inside, pixels + 1)
+
+
+def seen_by(window: Window) -> torch.Tensor:
+    """The looks that see each pixel of one image, ``[H*W * most]``, counted from 1; 0 is none."""
+    inside, pixels = _inside(window, 1)
+    order = torch.argsort(pixels, stable=True)
+    pixels, looks = pixels[order], inside.nonzero()[:, 0][order] + 1
+    counts = torch.bincount(pixels, minlength=window.height * window.width)
+    rank = torch.arange(len(pixels)) - (counts.cumsum(0) - counts)[pixels]
+    found = torch.zeros(len(counts), int(counts.max()), dtype=torch.long)
+    found[pixels, rank] = looks
+    return found.view(-1)
 
 
 def forget() -> None:

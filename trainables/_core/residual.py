@@ -63,7 +63,8 @@ class ResidualStage(Layer):
             return self.width, h // 2, w // 2
         return (self.width, h, w) if self.stride == 1 else (self.width, halved(h), halved(w))
 
-    def _block(self, index: int) -> tuple[list[Conv], Conv | None]:
+    def block(self, index: int) -> tuple[list[Conv], Conv | None]:
+        """The convolutions of a block, and the one beside them where the sum needs it."""
         c, h, w = self.into if index == 0 else (self.width, *self._inner_map())
         oh, ow = self._inner_map()
         n = f"block{index}"
@@ -83,6 +84,11 @@ class ResidualStage(Layer):
         changes = index == 0 and (c != self.width or (h, w) != (oh, ow))
         return main, Conv(f"{n}.short", c, self.width, 1, oh, ow) if changes else None
 
+    def stride_of(self, index: int, number: int | None) -> int:
+        """The stride of a block's convolution by its number; None: the one beside them."""
+        strided = 1 if self.kind == "bottleneck" else 0  # which of the block's convolutions strides
+        return self.stride if index == 0 and number in (None, strided) else 1
+
     def _inner_map(self) -> tuple[int, int]:
         _, h, w = self.into
         return (h, w) if self.kind == "triple" else (self.out[1], self.out[2])
@@ -91,13 +97,13 @@ class ResidualStage(Layer):
     def convs(self) -> list[Conv]:
         found: list[Conv] = []
         for index in range(self.blocks):
-            main, short = self._block(index)
+            main, short = self.block(index)
             found += main if short is None else [*main, short]
         return found
 
     @override
     def entries(self) -> list[Conv]:
-        main, short = self._block(0)
+        main, short = self.block(0)
         return main[:1] if short is None else [main[0], short]
 
     @override
@@ -119,13 +125,13 @@ class ResidualStage(Layer):
         x: torch.Tensor,
         stats: Statistics | None,
     ) -> torch.Tensor:
-        main, short = self._block(index)
-        stride = self.stride if index == 0 else 1
-        strided = 1 if self.kind == "bottleneck" else 0  # which of the block's convolutions strides
+        main, short = self.block(index)
         y = x
         for i, c in enumerate(main):
             last = i + 1 == len(main)
-            y = self.convolved(c, params, y, stride if i == strided else 1, stats, relu=not last)
+            stride = self.stride_of(index, i)
+            y = self.convolved(c, params, y, stride, stats, relu=not last)
         if short is not None:
+            stride = self.stride_of(index, None)
             x = self.convolved(short, params, x, stride, stats, relu=False)
         return F.relu(x + y)
