@@ -147,7 +147,7 @@ def test_ctrl_c_once_saves_the_trials_and_stops_and_says_how_to_go_on(tmp_path: 
     assert driver.wait(timeout=60) != 0
     run = RunDir.open(path)
     assert run.info()["sessions"][0]["why"] == "interrupted"
-    left = {r["id"]: r for r in run.results() if r["state"] == "RUNNING"}
+    left = {r["id"]: r for r in run.results() if r["state"] == "RUNNING" and r["reports"]}
     assert left
     assert {r["state"] for r in run.results()} == {"COMPLETE", "RUNNING"}
     for number in left:
@@ -160,9 +160,8 @@ def test_ctrl_c_once_saves_the_trials_and_stops_and_says_how_to_go_on(tmp_path: 
 
 
 def halfway(run: RunDir) -> bool:
-    """Every trial that runs has reported more than once."""
-    running = [r for r in run.results() if r["state"] == "RUNNING"]
-    return bool(running) and all(len(r["reports"]) > 1 for r in running)
+    """A trial that runs has reported more than once."""
+    return any(r["state"] == "RUNNING" and len(r["reports"]) > 1 for r in run.results())
 
 
 def test_ctrl_c_twice_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
