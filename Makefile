@@ -11,8 +11,8 @@ sweep: $(READY)  ## the quickstart: embedded data, a few minutes on two cores
 # branch coverage over both; below the threshold of pyproject.toml the second one fails, and
 # `coverage report` names the lines
 test: $(READY)  ## every fast test, and those that start a local Ray
-	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0
-	$(BIN)/python -m pytest -m "cluster and not slow" --cov --cov-append --cov-report=
+	$(BIN)/python -m pytest --durations=10 --cov --cov-report= --cov-fail-under=0
+	$(BIN)/python -m pytest --durations=10 -m "cluster and not slow" --cov --cov-append --cov-report=
 
 slow: $(READY)  ## the heavy tests and the independent references, which CI runs too
 	$(BIN)/python -m pytest -m "slow or reference"

@@ -68,8 +68,11 @@ class BoardWriter:
         self._root.flush()
 
     def table(self, number: int, png: bytes, size: tuple[int, int]) -> None:
-        """Show the picture of a trial's table beside its numbers."""
+        """Show the picture of a trial's table beside its numbers; the trial may have ended."""
+        ended = number not in self._open
         self._add(self._writer(number), _image("patterns", png, size))
+        if ended:
+            self._open.pop(number).close()
 
     def close(self) -> None:
         """Write out everything."""

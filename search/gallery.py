@@ -2,11 +2,15 @@
 
 The hypervolume lies in the box of the complete trials so far, or in the one that the run keeps; so
 a trial that is worse than all before can lower the share of the others. ``results`` has the last.
+
+Drawing takes tenths of a second and holds up the driver. So it may take a twentieth of its time,
+one trial's table at a time; where trials end faster than that, the rest is drawn at the end.
 """
 
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +22,7 @@ from search.rundir import FINISHED, read_json
 from search.stills import table_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from matplotlib.figure import Figure
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from search.recorder import Record, Recorder
 
 DPI = 80  # of a table: 720 by 336 pixels
+PAUSE = 19  # times what drawing took, until it is done again; our default
+PATIENCE_S = 20.0  # with what is owed at the end; our default
 FRONT = (770, 506)  # pixels of the front's picture at its default dpi
 
 
@@ -37,10 +43,20 @@ class Gallery:
         board: Where to.
         recorder: Of the run.
         config: Of the sweep.
+        clock: Seconds, from whenever.
     """
 
-    def __init__(self, board: BoardWriter, recorder: Recorder, config: SweepConfig) -> None:
+    def __init__(
+        self,
+        board: BoardWriter,
+        recorder: Recorder,
+        config: SweepConfig,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._board, self._recorder, self._config = board, recorder, config
+        self._clock, self._next = clock, clock()
+        self._owed: list[int] = []  # complete trials that were not drawn
+        self._stale = False  # whether a trial completed since the front was looked at
         self._front: list[int] = []
 
     def started(self, record: Record) -> None:
@@ -50,18 +66,36 @@ class Gallery:
         """Nothing: only trials that end are drawn."""
 
     def finished(self, record: Record) -> None:
-        """Draw the trial's table, the front where it changed, and the hypervolume."""
-        if record.state != "COMPLETE":
-            return
-        file = self._recorder.run.trial(record.id) / "table.json"
-        if record.of is None and file.is_file() and (rows := read_json(file)):
+        """Draw the table, the front where it changed, and the hypervolume, if it is time."""
+        if record.state == "COMPLETE":
+            self._owed.append(record.id)
+            self._stale = True
+        began = self._clock()
+        if self._stale and began >= self._next:
+            self._draw_table(self._owed.pop())
+            self._draw_search()
+            now = self._clock()
+            self._next = now + PAUSE * (now - began)
+
+    def catch_up(self) -> None:
+        """Draw what is owed, the newest first, as far as patience goes; and the search."""
+        until = self._clock() + PATIENCE_S
+        while self._owed and self._clock() < until:
+            self._draw_table(self._owed.pop())
+        if self._stale:
+            self._draw_search()
+
+    def _draw_table(self, number: int) -> None:
+        file = self._recorder.run.trial(number) / "table.json"
+        own = self._recorder.records[number].of is None  # its model is drawn with its own trial
+        if own and file.is_file() and (rows := read_json(file)):
             names = ("pattern", "step", "accuracy", "adapt_ms", "tasks")
-            figure = table_figure(record.id, [[row.get(name) for name in names] for row in rows])
+            figure = table_figure(number, [[row.get(name) for name in names] for row in rows])
             if figure is not None:
-                self._board.table(record.id, *_png(figure))
-        self._draw_search()
+                self._board.table(number, *_png(figure))
 
     def _draw_search(self) -> None:
+        self._stale = False
         recorder = self._recorder
         ended = recorder.of_state(*FINISHED)
         info = recorder.run.info()

@@ -7,8 +7,10 @@ holds as running is told to the study when the run is resumed. A failed tell is 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,11 +22,16 @@ from search.rundir import FINISHED, FURTHER, REFUSED, SCORES, STOPPED_EARLY, Run
 from trainables._core.digests import CheckpointError, check_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from search._optuna import Study, Suggestion
     from spaces._domains import Value
 
+CURVE_S = 1.0
+"""Seconds between two writes of a running trial's curve, unless it is at a checkpoint; our default.
+
+What a kill loses of it, the trial reports again when it goes on from that checkpoint.
+"""
 SAME_FAILURES = 3
 """So many failures of one kind, and nothing else, end a sweep; our default."""
 
@@ -89,6 +96,7 @@ class Recorder:
         study: The study of the run.
         observers: Who is told, after everything is written.
         held: CPU cores and GPUs that one trial holds.
+        clock: Seconds, from whenever.
     """
 
     def __init__(
@@ -97,7 +105,9 @@ class Recorder:
         study: Study,
         observers: Sequence[Observer] = (),
         held: tuple[float, float] = (1.0, 0.0),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock, self._written = clock, dict[int, float]()
         self.run, self.study, self.observers, self.held = run, study, tuple(observers), held
         self.records: dict[int, Record] = {}
         for result in run.results():
@@ -174,6 +184,7 @@ class Recorder:
 
     def checkpoint(self, number: int, path: str) -> None:
         """Note a checkpoint of a trial; the last two are kept."""
+        self._write(self.records[number])
         self._places.setdefault(number, set()).add(Path(path).parent)
         known = [_relative(str(other), self.run.path) for other in self._checkpoints(number)]
         place = _relative(path, self.run.path)
@@ -255,7 +266,8 @@ class Recorder:
         """Add a report; those that a resumed trial repeats are replaced."""
         at = point["iteration"]
         record.reports = [*(r for r in record.reports if r["iteration"] < at), point]
-        self._write(record)
+        if self._clock() - self._written.get(record.id, -math.inf) >= CURVE_S:
+            self._write(record)
 
     def _end(self, record: Record) -> None:
         record.ended = now()
@@ -271,6 +283,7 @@ class Recorder:
         self._write(record)
         self._tell(record)
         self._alike.ended(record)
+        self._written.pop(record.id, None)
         for place in self._places.pop(record.id, ()):
             for path in place.glob("checkpoint_*"):  # the student is kept, the rest was for a kill
                 shutil.rmtree(path, ignore_errors=True)
@@ -314,6 +327,8 @@ class Recorder:
 
     def _write(self, record: Record) -> None:
         self.run.write_result(asdict(record))
+        if record.state == "RUNNING":
+            self._written[record.id] = self._clock()
 
 
 @dataclass

@@ -95,8 +95,8 @@ class Session:
         recorder = Recorder(self.run, self.study, held=(resources.cpu, resources.gpu))
         ended = sorted(recorder.of_state(*FINISHED), key=lambda r: (r.ended, r.id))
         self.gate = Gate(self._cheap, config.objectives, config.constraints, ended)
-        gallery = Gallery(self.board, recorder, config)
-        watchers: tuple[Observer, ...] = (self.progress, gallery, self.board, self.gate)
+        self.gallery = Gallery(self.board, recorder, config)
+        watchers: tuple[Observer, ...] = (self.progress, self.gallery, self.board, self.gate)
         self.plateau: Plateau | None = None
         if rule := config.budget.plateau:
             box = self.info.get("hypervolume_box")
@@ -284,6 +284,7 @@ class Session:
 
     def conclude(self) -> None:
         """Score the front on test classes, once for each trial, and draw it."""
+        self.gallery.catch_up()
         results = load_results(self.run.path)
         front = results.front()
         tasks = self.config.evaluation.test_tasks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typing_extensions import override
 
 from search.config import load_sweep
 from search.gallery import Gallery, chosen
@@ -40,10 +41,15 @@ class Kept:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self.records: list[Record] = []
+        self.records: dict[int, Record] = {}
 
     def of_state(self, *states: str) -> list[Record]:
-        return [record for record in self.records if record.state in states]
+        return [record for record in self.records.values() if record.state in states]
+
+
+def still() -> float:
+    """A clock by which drawing takes no time."""
+    return 0.0
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def end(gallery: Gallery, kept: Any, point: tuple[float, int, float] | None, **m
     number = len(kept.records)
     state, metrics = ("FAIL", {}) if point is None else ("COMPLETE", bundles.metrics(*point))
     record = Record(number, {"student.width": 4}, state, metrics, cost_s=10.0, **more)
-    kept.records.append(record)
+    kept.records[number] = record
     gallery.started(record)
     gallery.reported(record, {})
     gallery.finished(record)
@@ -64,7 +70,7 @@ def end(gallery: Gallery, kept: Any, point: tuple[float, int, float] | None, **m
 def test_the_front_is_drawn_where_it_changed_and_its_hypervolume_told(run: RunDir) -> None:
     wall: Any = Wall()
     kept: Any = Kept(run)
-    gallery = Gallery(wall, kept, load_sweep(run.sweep_file, settings=False))
+    gallery = Gallery(wall, kept, load_sweep(run.sweep_file, settings=False), still)
     end(gallery, kept, (0.5, 1000, 2.0))
     end(gallery, kept, None)
     end(gallery, kept, (0.4, 2000, 3.0))  # beaten: the front stands
@@ -79,7 +85,7 @@ def test_the_front_is_drawn_where_it_changed_and_its_hypervolume_told(run: RunDi
 def test_a_trained_model_has_its_table_drawn_once(run: RunDir) -> None:
     wall: Any = Wall()
     kept: Any = Kept(run)
-    gallery = Gallery(wall, kept, load_sweep(run.sweep_file, settings=False))
+    gallery = Gallery(wall, kept, load_sweep(run.sweep_file, settings=False), still)
     row = {"pattern": "011", "step": 2, "accuracy": 0.5, "adapt_ms": 2.0, "tasks": 20}
     for number, rows in enumerate(
         ([row], [row], [], [{**row, "accuracy": None, "adapt_ms": None}])
@@ -94,6 +100,51 @@ def test_a_trained_model_has_its_table_drawn_once(run: RunDir) -> None:
     assert number == 0
     assert png.startswith(b"\x89PNG")
     assert (int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) == size
+
+
+def test_drawing_takes_a_twentieth_of_the_time_at_most(run: RunDir) -> None:
+    kept: Any = Kept(run)
+    now = 0.0
+
+    class SlowWall(Wall):
+        """Every table takes a second."""
+
+        @override
+        def table(self, number: int, png: bytes, size: tuple[int, int]) -> None:
+            nonlocal now
+            now += 1.0
+            super().table(number, png, size)
+
+    wall: Any = SlowWall()
+    gallery = Gallery(wall, kept, load_sweep(run.sweep_file, settings=False), lambda: now)
+    row = {"pattern": "011", "step": 2, "accuracy": 0.5, "adapt_ms": 2.0, "tasks": 20}
+    for number in range(30):
+        run.trial(number).mkdir()
+        write_json(run.trial(number) / "table.json", [row])
+
+    def drawn() -> list[int]:
+        return [number for number, *_ in wall.tables]
+
+    end(gallery, kept, (0.5, 1000, 2.0))
+    now = 19.9
+    end(gallery, kept, (0.9, 900, 1.0))
+    end(gallery, kept, (0.95, 800, 0.5))
+    assert drawn() == [0]
+    now = 20.0
+    end(gallery, kept, (0.4, 2000, 3.0))
+    assert drawn() == [0, 3], "one at a time, the newest first"
+    assert wall.pictures == [("front", 1), ("front", 4)]
+    end(gallery, kept, (0.99, 700, 0.1))
+    gallery.catch_up()
+    assert drawn() == [0, 3, 4, 2, 1]
+    assert wall.pictures[-1] == ("front", 5)
+    pictures = list(wall.pictures)
+    gallery.catch_up()
+    assert wall.pictures == pictures, "nothing is owed"
+    for _ in range(25):
+        end(gallery, kept, (0.4, 2000, 3.0))
+    gallery.catch_up()
+    assert len(drawn()) == 5 + 20, "patience has an end"
 
 
 def test_the_chosen_configuration_is_told_with_its_numbers(tmp_path: Path) -> None:

@@ -78,6 +78,36 @@ def end_again(recorder: Recorder, number: int, metrics: Mapping[str, Any] = METR
     return number
 
 
+def test_a_curve_is_written_once_a_second_and_at_every_checkpoint(
+    open_run: Callable[[], Recorder],
+) -> None:
+    from search._optuna import Suggestion
+
+    recorder, now = open_run(), 0.0
+    recorder._clock = lambda: now
+    recorder.start(Suggestion(recorder.study.ask().number, {"width": 8}))
+
+    def known() -> list[int]:
+        result = recorder.run.result(0)
+        assert result is not None
+        return [point["iteration"] for point in result["reports"]]
+
+    def report(iteration: int) -> None:
+        recorder.report(0, {"iteration": iteration, "accuracy": 0.5})
+
+    report(1)
+    assert known() == [], "it was written when the trial began"
+    now = 1.0
+    report(2)
+    assert known() == [1, 2]
+    report(3)
+    assert known() == [1, 2]
+    save_student(recorder, 0)
+    assert known() == [1, 2, 3], "a trial that goes on from here does not report them again"
+    recorder.lose(0, "process died", "no word")
+    assert known() == [1, 2, 3]
+
+
 def test_a_complete_trial_leaves_its_result_its_table_and_its_student(
     open_run: Callable[[], Recorder],
 ) -> None:
@@ -197,6 +227,7 @@ def test_reports_that_a_resumed_trial_repeats_are_replaced(
     recorder.start(recorder.study.ask())
     for iteration, accuracy in ((5, 0.1), (10, 0.2), (5, 0.3)):
         recorder.report(0, {"iteration": iteration, "accuracy": accuracy})
+    save_student(recorder, 0)
     again = open_run()
     assert again.records[0].reports == [{"iteration": 5, "accuracy": 0.3}]
 

@@ -35,6 +35,7 @@ def untold(metrics):
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_side_by_side_and_alone(tmp_path):
     file = tmp_path / "sweep.yaml"
     file.write_text(json.dumps(FILE), encoding="utf-8")  # JSON is YAML

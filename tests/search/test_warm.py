@@ -215,6 +215,7 @@ def test_what_was_observed_elsewhere_moves_the_draws(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_warm_sweep_learns_from_another_and_counts_only_its_own(
     ray_here: None, tmp_path: Path, capsys: Any
