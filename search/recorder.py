@@ -186,11 +186,8 @@ class Recorder:
         """Note a checkpoint of a trial; the last two are kept."""
         self._write(self.records[number])
         self._places.setdefault(number, set()).add(Path(path).parent)
-        known = [_relative(str(other), self.run.path) for other in self._checkpoints(number)]
-        place = _relative(path, self.run.path)
-        newest = [place, *(other for other in known if other != place)][:2]
-        file = self.run.trial(number) / "checkpoint.json"
-        write_json(file, {"checkpoints": newest, "written": now()})
+        known = [other for other in self._checkpoints(number) if other != Path(path)]
+        self.run.write_saved(number, [Path(path), *known][:2])
 
     def finish(self, number: int) -> None:
         """Note that a trial has ended by itself or was stopped by the scheduler."""
@@ -347,7 +344,3 @@ class _Alike:
         self.broken |= record.failure is None or (self.count > 0 and kind != self.kind)
         self.count, self.kind = self.count + 1, kind
         self.last = None if self.broken else record
-
-
-def _relative(path: str, run: Path) -> str:
-    return str(Path(path).relative_to(run)) if Path(path).is_relative_to(run) else path

@@ -139,6 +139,12 @@ class RunDir:
             told = f"{file} is damaged; the checkpoints that lie there are tried, newest first"
             return self.checkpoints(number)[::-1], told
 
+    def write_saved(self, number: int, places: list[Path]) -> None:
+        """Write where the checkpoints of a trial lie, newest first."""
+        inside = [p.relative_to(self.path) if p.is_relative_to(self.path) else p for p in places]
+        file = self.trial(number) / "checkpoint.json"
+        write_json(file, {"checkpoints": [str(place) for place in inside], "written": now()})
+
     def info(self) -> dict[str, Any]:
         """Read ``run.json``."""
         return dict(read_json(self.info_file))
