@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,17 +100,23 @@ def main() -> int:
     if why := hosts.missing():
         print(f"Faults are injected into three hosts, and {why}.")
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the hosts are taken down then too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was done by then is saved
     fakes.install()
     counts = {name: min(FAULTS[name][1], args.repeats or 10**9) for name in args.faults}
     tallies = {name: Tally(name, FAULTS[name][1]) for name in args.faults}
     began = time.monotonic()
-    with hosts.cluster() as cluster, tempfile.TemporaryDirectory(prefix="ftruns") as made:
+    with (
+        suppress(KeyboardInterrupt),
+        hosts.cluster() as cluster,
+        tempfile.TemporaryDirectory(prefix="ftruns") as made,
+    ):
         for name, number in turns(counts):
             if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
                 break
             inject(tallies[name], number, cluster, Path(made), args.seed)
     rows = [tally.row() for tally in tallies.values() if tally.done]
+    if not rows:
+        return 1
     save(args.name, rows, not_covered=["S3-compatible storage: runs are kept in directories"])
     return int(not all(row.holds() for row in rows))
 
