@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: sweep test slow check bench bench-check clean
+.PHONY: sweep test slow check faults bench bench-check clean
 
 sweep: $(READY)  ## the quickstart: embedded data, a few minutes on two cores
 	$(BIN)/fewtune sweep
@@ -22,6 +22,9 @@ check: $(READY)  ## format, lint, types, architecture
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: $(READY)  ## every fault of a cluster with all its repeats, on three hosts: an hour, as root
+	$(BIN)/python -m benchmarks.faults
 
 bench: $(READY)  ## every benchmark against its floor: hours; NAMES="roofline" takes some of them
 	$(BIN)/python -m benchmarks $(NAMES)

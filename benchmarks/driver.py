@@ -33,6 +33,7 @@ from search._optuna import Study
 from search.constraints import Constraint
 from search.recorder import Recorder
 from search.rundir import RunDir
+from trainables._core.digests import write_digest
 
 if TYPE_CHECKING:
     from spaces._domains import Value
@@ -93,6 +94,7 @@ class Driver:
         self.student = folder / "checkpoint"
         (self.student / "student").mkdir(parents=True)
         (self.student / "student" / "student.json").write_text("{}", encoding="utf-8")
+        write_digest(self.student, "")
         self.seconds = 0.0  # of the driver's own
 
     def mark(self) -> Mark:

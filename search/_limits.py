@@ -29,6 +29,7 @@ class Limits(Stopper):
         plateau: Says that the hypervolume stands still; empty while it does not.
         why: Why the sweep ends before its trials are done; empty while it does not.
         hopeless: Whether that is because every trial failed alike.
+        interrupted: Tells whether Ctrl-C was pressed: trials save their state, then stop.
     """
 
     recorder: Recorder
@@ -38,7 +39,9 @@ class Limits(Stopper):
     plateau: Callable[[], str] = str
     why: str = ""
     hopeless: bool = False
+    interrupted: Callable[[], bool] = bool
     began: float = field(default_factory=time.monotonic)
+    _saving: set[str] | None = None  # trials that ran when Ctrl-C was pressed, and still do
 
     def over(self) -> str:
         """Say why the sweep ends; remembers the first reason."""
@@ -46,15 +49,24 @@ class Limits(Stopper):
             self.why = self._spent() or self.plateau() or self._doomed()
         return self.why
 
+    def no_more(self) -> str:
+        """Say why no further trial is to be started; empty while they are."""
+        return self.over() or ("interrupted" if self.interrupted() else "")
+
+    def look(self, running: set[str]) -> None:
+        """Note which trials run, at every turn; after Ctrl-C those are waited for."""
+        if self.interrupted():
+            self._saving = running if self._saving is None else self._saving & running
+
     @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single trial is stopped here."""
-        return False
+        """Stop a trial that has reported, and so saves its state, once Ctrl-C was pressed."""
+        return self.interrupted()
 
     @override
     def stop_all(self) -> bool:
         """Tell Tune to stop everything."""
-        return bool(self.over())
+        return bool(self.over()) or self._saving == set()
 
     @override
     def __getstate__(self) -> dict[str, Any]:

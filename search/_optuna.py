@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from typing_extensions import override
 
 from search._sampler import Sight, WindowedTPE
-from search._storages import close_database, open_database, open_journal
+from search._storages import close_database, mend_journal, open_database, open_journal
 from search.databases import JOURNAL
 from search.errors import OUT_OF_MEMORY, UserError
 from search.pareto import losses
@@ -73,6 +73,7 @@ class Study:
         constraints: What a feasible trial keeps.
         seed: Of the sampler; the n-th draw depends on it, on n and on what is told by then.
         startup: Trials drawn at random before the sampler models anything.
+        mended: What of the journal had to be mended when it was opened; empty: nothing.
     """
 
     journal: Path
@@ -84,6 +85,7 @@ class Study:
     startup: int = 10
     storage: str = JOURNAL
     fresh: bool = False
+    mended: str = ""
 
     def __post_init__(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -135,6 +137,7 @@ class Study:
         if self.storage != JOURNAL:
             self._database = open_database(self.storage)
             return self._database
+        self.mended = mend_journal(self.journal)
         return open_journal(self.journal)
 
     def states(self) -> dict[int, str]:

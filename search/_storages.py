@@ -26,9 +26,38 @@ _LASTING = (
 
 
 def open_journal(journal: Path) -> JournalStorage:
-    """Open a journal file whose only writer is this process; made where there is none."""
-    _drop_torn_line(journal)
-    return JournalStorage(_Journal(str(journal), lock_obj=_NoLock(str(journal))))
+    """Open a journal file whose only writer is this process; made where there is none.
+
+    Raises:
+        UserError: A line in it is damaged; a torn last line is for ``mend_journal``.
+    """
+    try:
+        return JournalStorage(_Journal(str(journal), lock_obj=_NoLock(str(journal))))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{journal}, the record of the study, is damaged{_where(journal)}. Restore it from a "
+            "copy; what each trial found is in its result.json."
+        ) from error
+
+
+def mend_journal(journal: Path) -> str:
+    """Cut a last line that a killed driver left half-written; it was never acted upon.
+
+    Returns:
+        What was done, as a sentence; empty where nothing was.
+    """
+    if not journal.exists():
+        return ""
+    with journal.open("rb+") as file:
+        data = file.read()
+        if not data or data.endswith(b"\n"):
+            return ""
+        whole = data.rfind(b"\n") + 1
+        file.truncate(whole)
+    return (
+        f"The last line of {journal} was half-written ({len(data) - whole} bytes); it is cut off, "
+        "and the study goes on from the line before."
+    )
 
 
 def open_database(reference: str) -> optuna.storages.RDBStorage:
@@ -66,11 +95,17 @@ class _Journal(JournalFileBackend):
     @override
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with Path(self._file_path).open("ab") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            if any(log["op_code"] in _LASTING for log in logs):
-                os.fsync(file.fileno())
+        with Path(self._file_path).open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                data = memoryview(text.encode("utf-8"))
+                while data:  # a disk that becomes full takes a part
+                    data = data[file.write(data) :]
+                if any(log["op_code"] in _LASTING for log in logs):
+                    os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)  # half a line would hide those that come after
+                raise
 
 
 class _NoLock(JournalFileOpenLock):
@@ -85,11 +120,13 @@ class _NoLock(JournalFileOpenLock):
         return None
 
 
-def _drop_torn_line(journal: Path) -> None:
-    """Cut a last line that a killed driver left half-written; it was never acted upon."""
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.truncate(data.rfind(b"\n") + 1)
+def _where(journal: Path) -> str:
+    """Name the first line that is no JSON object; empty where all are."""
+    for number, line in enumerate(journal.read_bytes().splitlines(), start=1):
+        try:
+            whole = isinstance(json.loads(line), dict)
+        except ValueError:
+            whole = False
+        if not whole:
+            return f": line {number} is no JSON object"
+    return ""

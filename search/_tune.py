@@ -23,10 +23,11 @@ from search._asha import asha
 from search._schedulers import ParetoHalving
 from search.errors import OUT_OF_MEMORY
 from search.rundir import FINISHED, tune_name
+from search.storage import StorageError, trouble_in
 from trainables._ray import LearnerTrainable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ray.tune.experiment import Trial
     from ray.tune.schedulers import TrialScheduler
@@ -39,10 +40,11 @@ if TYPE_CHECKING:
     from spaces._domains import Value
     from trainables._ray import TrialSettings
 
-RESTARTS = 2  # of a trial whose process dies (out of memory, node lost); our default
+RESTARTS = 2  # of a trial whose process dies; nodes that are lost do not count; our default
+NODE_LOST = "node lost"
 _SIGNS = {
     OUT_OF_MEMORY: ("outofmemory", "memory running low"),
-    "node lost": ("node died", "node has died", "nodediederror", "marked dead", "node failure"),
+    NODE_LOST: ("node died", "node has died", "nodediederror", "marked dead", "node failure"),
 }
 _TUNES_OWN = {*AUTO_RESULT_KEYS, TRIAL_ID, DONE, SHOULD_CHECKPOINT}
 
@@ -120,11 +122,14 @@ class Reporter(Callback):
 
     Args:
         recorder: The run's.
-        tick: Called at every turn of Tune's loop, such as to refresh a display.
+        ticks: Called at every turn of Tune's loop, such as to refresh a display.
+        limits: What ends the sweep, Ctrl-C among it.
     """
 
-    def __init__(self, recorder: Recorder, tick: Callable[[], None]) -> None:
-        self.recorder, self._tick = recorder, tick
+    def __init__(
+        self, recorder: Recorder, ticks: Sequence[Callable[[], object]], limits: Limits
+    ) -> None:
+        self.recorder, self._ticks, self._limits = recorder, ticks, limits
         self._broken: Exception | None = None
 
     @override
@@ -133,7 +138,9 @@ class Reporter(Callback):
     ) -> None:
         """Pass on a report, without what Tune added."""
         row = {key: value for key, value in result.items() if key not in _TUNES_OWN}
-        self.recorder.report(trial.config["id"], row)
+        self._guarded(self.recorder.report, trial.config["id"], row)
+        if self._limits.interrupted() and not row.get("failure"):
+            result[SHOULD_CHECKPOINT] = True  # Tune looks after this
 
     @override
     def on_checkpoint(
@@ -141,40 +148,57 @@ class Reporter(Callback):
         **info: Any,
     ) -> None:  # fmt: skip
         """Pass on where a checkpoint lies, once it is all there."""
-        self.recorder.checkpoint(trial.config["id"], checkpoint.path)
+        self._guarded(self.recorder.checkpoint, trial.config["id"], checkpoint.path)
 
     @override
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Record a trial that ended or was stopped; one that never reported stays as it is."""
-        if trial.last_result.get("iteration") is not None:
-            self._guarded(self.recorder.finish, trial.config["id"])
+        """Record a trial that ended or was stopped; one that never reported stays as it is.
+
+        So does one that Ctrl-C stopped: it goes on when the run is resumed.
+        """
+        number = trial.config["id"]
+        if trial.last_result.get("iteration") is None:
+            return
+        if not self._limits.interrupted() or self.recorder.at_end(number):
+            self._guarded(self.recorder.finish, number)
 
     @override
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Have a trial whose process ran out of memory go on with fewer tasks at a time."""
-        if died(_error_text(trial))[0] == OUT_OF_MEMORY:
+        """Have a trial whose process ran out of memory go on with fewer tasks at a time.
+
+        That a node is lost is not held against it.
+        """
+        text = last_failure(trial)
+        if self._of_storage(text):
+            return
+        kind, _ = died(text)
+        if kind == OUT_OF_MEMORY:
             trial.config["halvings"] = trial.config.get("halvings", 0) + 1
+        elif kind == NODE_LOST:
+            trial.run_metadata.num_failures -= 1
 
     @override
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Record a trial whose process died too often, or whose result could not be recorded."""
-        number = trial.config["id"]
-        if self._broken is None and self.recorder.records[number].state not in FINISHED:
-            text = (trial.get_error_trace() if hasattr(trial, "get_error_trace") else None) or ""
-            self._guarded(self.recorder.lose, number, *died(_error_text(trial) or text))
+        number, text = trial.config["id"], last_failure(trial)
+        if self._of_storage(text) or self.recorder.records[number].state in FINISHED:
+            return
+        self._guarded(self.recorder.lose, number, *died(text))
 
     @override
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Raise what Tune would have logged and forgotten."""
         if self._broken is not None:
             raise self._broken
-        self._tick()
+        self._limits.look({trial.trial_id for trial in trials if trial.status == "RUNNING"})
+        for tick in self._ticks:
+            tick()
 
     @override
     def __getstate__(self) -> dict[str, Any]:
@@ -182,11 +206,19 @@ class Reporter(Callback):
         return {}
 
     def _guarded(self, record: Callable[..., None], *what: object) -> None:
+        """Record, and keep what breaks for the end of the step: Tune would blame the trial."""
+        if self._broken is not None:
+            return
         try:
             record(*what)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised by on_step_end
             self._broken = error
-            raise
+
+    def _of_storage(self, text: str) -> bool:
+        """Tell whether a trial fell with the storage, which ends the sweep and not the trial."""
+        if self._broken is None and (what := trouble_in(text)):
+            self._broken = StorageError(self.recorder.run.path, what)
+        return self._broken is not None
 
 
 def died(text: str) -> tuple[str, str]:
@@ -292,8 +324,10 @@ def _trial_name(trial: Trial) -> str:
     return f"{tune_name(trial.config['id'])}-{trial.trial_id[-5:]}"
 
 
-def _error_text(trial: Trial) -> str:
+def last_failure(trial: Trial) -> str:
+    """Return what Tune wrote of a trial's last failure; its file has those before it too."""
     try:
-        return Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
     except OSError:
         return ""
+    return text.rpartition("Failure # ")[2]

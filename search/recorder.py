@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from search.errors import FailedError
 from search.metrics import unsteady
 from search.paired import TASKS_FILE
 from search.rundir import FINISHED, FURTHER, REFUSED, SCORES, STOPPED_EARLY, RunDir, now, write_json
+from trainables._core.digests import CheckpointError, check_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -149,10 +151,11 @@ class Recorder:
             observer.started(record)
         if known is not None:
             self._places[record.id] = {path.parent for path in self.run.checkpoints(record.id)}
-        file = self.run.trial(record.id) / "checkpoint.json"
-        if not file.is_file():
-            return []
-        return [str(self.run.path / path) for path in json.loads(file.read_text())["checkpoints"]]
+        return [str(path) for path in self._checkpoints(record.id)]
+
+    def at_end(self, number: int) -> bool:
+        """Tell whether a trial has said its last word, and only waits to be recorded."""
+        return number in self._tables or self.records[number].failure is not None
 
     def report(self, number: int, row: Mapping[str, Any]) -> None:
         """Note what a trial reports; ``row`` holds metrics and the trial's own control words."""
@@ -183,11 +186,8 @@ class Recorder:
         """Note a checkpoint of a trial; the last two are kept."""
         self._write(self.records[number])
         self._places.setdefault(number, set()).add(Path(path).parent)
-        file = self.run.trial(number) / "checkpoint.json"
-        known = json.loads(file.read_text())["checkpoints"] if file.is_file() else []
-        place = _relative(path, self.run.path)
-        newest = [place, *(other for other in known if other != place)][:2]
-        write_json(file, {"checkpoints": newest, "written": now()})
+        known = [other for other in self._checkpoints(number) if other != Path(path)]
+        self.run.write_saved(number, [Path(path), *known][:2])
 
     def finish(self, number: int) -> None:
         """Note that a trial has ended by itself or was stopped by the scheduler."""
@@ -297,21 +297,30 @@ class Recorder:
             self.study.fail(record.id, record.failure or {}, record.metrics)
 
     def _checkpoints(self, number: int) -> list[Path]:
-        file = self.run.trial(number) / "checkpoint.json"
-        if not file.is_file():
-            return []
-        return [self.run.path / path for path in json.loads(file.read_text())["checkpoints"]]
+        """Where a trial's checkpoints lie, newest first."""
+        places, damage = self.run.saved(number)
+        if damage and damage not in self.records[number].notes:
+            self.records[number].notes.append(damage)
+        return places
 
     def _keep_student(self, number: int, checkpoints: list[Path]) -> None:
-        student = self.run.trial(number) / "student"
+        student, torn = self.run.trial(number) / "student", ""
         for checkpoint in checkpoints:
             if (checkpoint / "student").is_dir():
+                try:
+                    check_digest(checkpoint)
+                except CheckpointError as error:
+                    torn = f" {error}"
+                    continue
                 shutil.rmtree(student, ignore_errors=True)
                 shutil.copytree(checkpoint / "student", student)
                 if (checkpoint / SCORES).is_file():
                     shutil.copyfile(checkpoint / SCORES, self.run.trial(number) / SCORES)
                 return
-        raise RuntimeError(f"Trial {number} finished, but its student is in none of {checkpoints}.")
+        raise FailedError(
+            f"Trial {number} finished, but its student is in none of its checkpoints.{torn} "
+            f"`fewtune resume {self.run.path}` goes on from the one before."
+        )
 
     def _write(self, record: Record) -> None:
         self.run.write_result(asdict(record))
@@ -335,7 +344,3 @@ class _Alike:
         self.broken |= record.failure is None or (self.count > 0 and kind != self.kind)
         self.count, self.kind = self.count + 1, kind
         self.last = None if self.broken else record
-
-
-def _relative(path: str, run: Path) -> str:
-    return str(Path(path).relative_to(run)) if Path(path).is_relative_to(run) else path

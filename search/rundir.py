@@ -24,7 +24,7 @@ import fcntl
 import json
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,12 +62,12 @@ class RunDir:
                 f"There is already a run at {path}. Go on with it (`fewtune resume {path}`), add "
                 f"trials to it (`fewtune extend {path} --trials N`), or give another --name."
             )
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if path.is_file() or (path.is_dir() and not _only_begun(path)):
             raise UserError(
                 f"{path} exists and is not a run; it is left as it is. Give another --name."
             )
         try:
-            (path / "trials").mkdir(parents=True)
+            (path / "trials").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"The run cannot be written at {path}: {error.strerror}. Give another --storage."
@@ -120,8 +120,30 @@ class RunDir:
         return self.path / "trials" / str(number)
 
     def checkpoints(self, number: int) -> list[Path]:
-        """Every directory in which any session saved checkpoints of a trial."""
-        return sorted(self.ray.glob(f"*/{tune_name(number)}-*/checkpoint_*"))
+        """Every checkpoint that any session saved of a trial, oldest first."""
+        found = self.ray.glob(f"*/{tune_name(number)}-*/checkpoint_*")
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def saved(self, number: int) -> tuple[list[Path], str]:
+        """Where the checkpoints of a trial lie that are to be tried, newest first.
+
+        Returns:
+            Them, and what is damaged of their list; they are looked for then.
+        """
+        file = self.trial(number) / "checkpoint.json"
+        if not file.is_file():
+            return [], ""
+        try:
+            return [self.path / path for path in read_json(file)["checkpoints"]], ""
+        except (UserError, KeyError, TypeError):
+            told = f"{file} is damaged; the checkpoints that lie there are tried, newest first"
+            return self.checkpoints(number)[::-1], told
+
+    def write_saved(self, number: int, places: list[Path]) -> None:
+        """Write where the checkpoints of a trial lie, newest first."""
+        inside = [p.relative_to(self.path) if p.is_relative_to(self.path) else p for p in places]
+        file = self.trial(number) / "checkpoint.json"
+        write_json(file, {"checkpoints": [str(place) for place in inside], "written": now()})
 
     def info(self) -> dict[str, Any]:
         """Read ``run.json``."""
@@ -189,6 +211,15 @@ class RunDir:
             yield
 
 
+def _only_begun(path: Path) -> bool:
+    """Tell whether a directory is empty, or what a driver leaves that is killed at once."""
+    names = {file.name for file in path.iterdir() if not file.name.startswith(".run.json.")}
+    if not names:
+        return True
+    first = {"trials", "sweep.yaml", "warm_start.json"}
+    return "trials" in names and names <= first and not any((path / "trials").iterdir())
+
+
 def tune_name(number: int) -> str:
     """How a trial's directory under ``RUN/ray`` begins."""
     return f"trial-{number:05d}"
@@ -219,11 +250,16 @@ def write_json(file: Path, value: object, indent: int | None = 1) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     text = json.dumps(finite(value), indent=indent, allow_nan=False) + "\n"
-    with temporary.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(file)
+    try:
+        with temporary.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    except OSError:  # a full disk: what was written of it is in the way
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -26,6 +26,7 @@ from search.figures import front_png
 from search.fresh import fresh_score
 from search.further import FurtherTrials
 from search.gallery import FRONT, Gallery, chosen
+from search.interrupts import Interrupt
 from search.plateau import Plateau
 from search.points import Observation, first_point
 from search.preflight import check_nodes
@@ -84,6 +85,7 @@ class Session:
         )
         self.left: list[int] = []
         self.ran = False
+        self.interrupt = Interrupt(self.progress.say)
         self.board = BoardWriter(run.tensorboard, self.space, list(config.objectives))
         self.recorder = self._recorder()
 
@@ -114,6 +116,8 @@ class Session:
 
     def __enter__(self) -> Self:
         """Bring study and files together, and propose where to start."""
+        if self.study.mended:
+            self.progress.say(self.study.mended)
         self.left = self.recorder.reconcile()
         self.further.reconcile()
         if not self.study.begun():
@@ -136,8 +140,10 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.progress.close()
-        self.board.close()
-        self.study.close()
+        try:
+            self.board.close()
+        finally:
+            self.study.close()
 
     @property
     def missing(self) -> int:
@@ -167,6 +173,7 @@ class Session:
             cpu_hours=budget.cpu_hours,
             gpu_hours=budget.gpu_hours,
             plateau=self.plateau.stands_still if self.plateau is not None else str,
+            interrupted=self.interrupt.asked,
         )
         self.ran = True
         self.sessions.append({"started": now(), "process": os.getpid()})
@@ -174,15 +181,16 @@ class Session:
         self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
         shared = _cluster.SharedData.of(self.config.data, self.dataset.fingerprint)
         data = shared.for_all_nodes(self.dataset, scales=resources.scales)
-        with _cluster.MemoryWatch() as memory:
+        ticks = (self.progress.tick, self.interrupt.tick)
+        with _cluster.MemoryWatch() as memory, self.interrupt:
             _tune.run_trials(
                 self.config,
                 _tune.trainable_of(self.config, self._settings(), data),
                 _tune.Steering(
                     _tune.StudySearcher(
-                        self.recorder, self.left, limits.over, self.beside, self.gate
+                        self.recorder, self.left, limits.no_more, self.beside, self.gate
                     ),
-                    _tune.Reporter(self.recorder, self.progress.tick),
+                    _tune.Reporter(self.recorder, ticks, limits),
                     limits,
                 ),
                 samples=self.missing,

@@ -24,6 +24,7 @@ from search.config import SweepConfig, dump_sweep, load_sweep
 from search.errors import UserError
 from search.preflight import check_gpu, check_networks, check_study, checkpoints, load_data
 from search.rundir import FINISHED, RunDir, now
+from search.storage import told
 from search.warm import NO_WARM_START, WarmStart, gather, write_warm_start
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def run_sweep(
             trial of an earlier run can be taken.
         DataError: The data is missing, or cannot fill the tasks.
         SweepFailedError: The first trials all failed in the same way.
+        StorageError: The run could not be written any more; it goes on when that is mended.
     """
     began = time.monotonic()
     place = str(storage or config.storage)
@@ -68,23 +70,24 @@ def run_sweep(
     check_networks(config, dataset)
     observed = gather(earlier, config, dataset.fingerprint)
     run = RunDir.create(Path(place) / name)
-    run.sweep_file.write_text(dump_sweep(config), encoding="utf-8")
-    write_warm_start(run, observed)
-    run.write_info(
-        name=name,
-        method=config.method,
-        objectives=dict(config.objectives),
-        constraints=[str(c) for c in config.constraints],
-        created=now(),
-        versions=versions(),
-        data={"fingerprint": dataset.fingerprint, **dataset.report.to_json()},
-        checkpoints=checkpoints(config),
-        trials=config.budget.trials,
-        warm_start=[one.summary() for one in observed],
-        sessions=[],
-    )
-    with run.driving():
-        _drive(run, config, dataset, began=began, address=address)
+    with told(run.path):
+        run.sweep_file.write_text(dump_sweep(config), encoding="utf-8")
+        write_warm_start(run, observed)
+        run.write_info(
+            name=name,
+            method=config.method,
+            objectives=dict(config.objectives),
+            constraints=[str(c) for c in config.constraints],
+            created=now(),
+            versions=versions(),
+            data={"fingerprint": dataset.fingerprint, **dataset.report.to_json()},
+            checkpoints=checkpoints(config),
+            trials=config.budget.trials,
+            warm_start=[one.summary() for one in observed],
+            sessions=[],
+        )
+        with run.driving():
+            _drive(run, config, dataset, began=began, address=address)
     return run.path
 
 
@@ -95,6 +98,7 @@ def resume(run: str | Path, address: str | None = None) -> Path:
         UserError: The path is no run, another process drives it, or its data or checkpoint has
             changed.
         SweepFailedError: The first trials all failed in the same way.
+        StorageError: The run could not be written any more; it goes on when that is mended.
     """
     return _go_on(RunDir.open(run), 0, address)
 
@@ -106,6 +110,7 @@ def extend(run: str | Path, trials: int, address: str | None = None) -> Path:
         UserError: The path is no run, another process drives it, or its data or checkpoint has
             changed.
         SweepFailedError: The first trials all failed in the same way.
+        StorageError: The run could not be written any more; it goes on when that is mended.
     """
     if trials < 1:
         raise UserError(f"A sweep is extended by at least 1 trial; found {trials}.")
@@ -161,7 +166,7 @@ def _drive(
 
 def _go_on(run: RunDir, more: int, address: str | None) -> Path:
     began = time.monotonic()
-    with run.driving():
+    with told(run.path), run.driving():
         config = load_sweep(run.sweep_file, settings=False)
         check_study(config)
         dataset = load_data(config)

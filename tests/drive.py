@@ -1,47 +1,72 @@
 """A driver of its own process, for tests that kill one: ``python -m tests.drive WORD ...``.
 
-``sweep STORAGE NAME TRIALS`` starts a sweep with the fake method, ``resume RUN`` goes on with one.
-Every report writes a checkpoint.
+``sweep STORAGE NAME TRIALS`` starts a sweep with the fake method, ``resume RUN`` goes on with one;
+both take ``--address`` of a cluster. Every report writes a checkpoint. It ends as ``fewtune`` does.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search import session, sweep
 from search.config import SweepConfig
+from search.outlets import end
 from spaces._domains import Fixed
 from tests import fakes
 from trainables._ray import Chunks
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PAUSE_S, ITERATIONS = 0.1, 20
 
 
-def slow_config(trials: int) -> SweepConfig:
+def slow_config(trials: int, seed: int = 0, pause_s: float = PAUSE_S) -> SweepConfig:
     """A sweep whose trials take about two seconds each."""
     return SweepConfig(
         method="fake",
-        space={"pause_s": Fixed(PAUSE_S, why="slow enough to be killed in the middle")},
+        space={"pause_s": Fixed(pause_s, why="slow enough to be killed in the middle")},
         data={"source": "glyphs", "queries": 5},  # type: ignore[arg-type]  # pydantic reads it
         budget={"trials": trials, "iterations": ITERATIONS},  # type: ignore[arg-type]
         evaluation={"validation_tasks": 5, "test_tasks": 5},  # type: ignore[arg-type]
         early_stopping={"enabled": False},  # type: ignore[arg-type]
+        seed=seed,
     )
 
 
-def main(word: str, *rest: str) -> None:
+def read(words: Sequence[str]) -> argparse.Namespace:
+    """What the words say."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--address")
+    common.add_argument("--checkpoint-s", type=float, default=0.0)
+    parser = argparse.ArgumentParser(description=__doc__)
+    kinds = parser.add_subparsers(dest="word", required=True)
+    new = kinds.add_parser("sweep", parents=[common])
+    new.add_argument("storage", type=Path)
+    new.add_argument("name")
+    new.add_argument("trials", type=int)
+    new.add_argument("--seed", type=int, default=0)
+    new.add_argument("--pause-s", type=float, default=PAUSE_S)
+    kinds.add_parser("resume", parents=[common]).add_argument("run", type=Path)
+    return parser.parse_args(words)
+
+
+def main(*words: str) -> None:
     """Do as the words say."""
+    args = read(words)
     fakes.install()
-    often = functools.partial(Chunks, checkpoint_s=0.0)
+    often = functools.partial(Chunks, checkpoint_s=args.checkpoint_s)
     setattr(session, "Chunks", often)  # noqa: B010 - every report writes a checkpoint
-    if word == "sweep":
-        storage, name, trials = rest
-        sweep.run_sweep(slow_config(int(trials)), name=name, storage=storage)
+    if args.word == "sweep":
+        config = slow_config(args.trials, args.seed, args.pause_s)
+        sweep.run_sweep(config, name=args.name, storage=args.storage, address=args.address)
     else:
-        sweep.resume(Path(rest[0]))
+        sweep.resume(args.run, address=args.address)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    end(lambda: main(*sys.argv[1:]), debug=False)

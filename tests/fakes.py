@@ -6,9 +6,12 @@ something to find; ``sick`` makes it fail in the ways that trials fail. Its stud
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -55,6 +58,7 @@ class FakeLearner(Learner):
         assert isinstance(parsed, FakeConfig)
         self.settings: FakeConfig = parsed
         self.data, self.shape, self.run = data, shape, run
+        self.given = dict(config)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.weight, self.steps = torch.zeros(3), 0
 
@@ -62,10 +66,17 @@ class FakeLearner(Learner):
     def step(self) -> dict[str, float]:
         time.sleep(self.settings.pause_s)
         self.steps += 1
+        self._note()
         self.weight = 0.9 * self.weight + torch.rand(3, generator=self.generator)
         self._fall_ill()
         sick = self.settings.sick == "nan" and self.steps >= 3
         return {"loss": math.nan if sick else 1 / self.steps, "tasks": 4.0}
+
+    def _note(self) -> None:
+        """Leave a trace of every step that was made, where a folder is named for it."""
+        if folder := os.environ.get("FEWTUNE_STEPS"):
+            with steps_file(Path(folder), self.run.seed, self.given).open("ab") as file:
+                file.write(b"%d\n" % self.steps)
 
     def _fall_ill(self) -> None:
         sick = self.settings.sick
@@ -138,6 +149,20 @@ class FakeLearner(Learner):
         cls, config: Mapping[str, Any], *, channels: int, size: int, ways: int
     ) -> dict[str, float]:
         return {"student_params": 40.0 * config.get("student.width", 64)}
+
+
+def steps_file(folder: Path, seed: int, config: Mapping[str, Any]) -> Path:
+    """Where a trial leaves a line for each step it makes, those made again included."""
+    text = json.dumps([seed, sorted(config.items())])
+    return folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def weight_after(seed: int, steps: int) -> float:
+    """The metric ``weight`` of an undisturbed trial."""
+    generator, weight = torch.Generator().manual_seed(seed), torch.zeros(3)
+    for _ in range(steps):
+        weight = 0.9 * weight + torch.rand(3, generator=generator)
+    return float(weight.sum())
 
 
 def install(patch: Any = None) -> None:

@@ -195,8 +195,11 @@ class LearnerTrainable(tune.Trainable):
 
     @override
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """Go on from a checkpoint after the actor died; a torn one is named and left."""
-        self._restore_from([checkpoint])
+        """Go on from a checkpoint after the actor died, or, if it is torn, from one before."""
+        newest = Path(checkpoint)
+        before = [one for one in newest.parent.glob("checkpoint_*") if one.name < newest.name]
+        ordered = [newest, *sorted(before, reverse=True), *self._given]
+        self._restore_from([str(one) for one in ordered])
 
     @property
     def _trained(self) -> bool:
@@ -219,8 +222,9 @@ class LearnerTrainable(tune.Trainable):
         self._further: list[dict[str, Value]] = config.get("further") or []
         self._again: Again | None = None
         self._training = self._settings.training(self._config, self._handle.fingerprint)
+        self._given: list[str] = config.get("restore") or []
         if not self._known(config.get("trained") or []):
-            self._restore_from(config.get("restore") or [])
+            self._restore_from(self._given)
 
     def _known(self, folders: Sequence[str]) -> bool:
         """Look for the same training; what is found is adapted differently, and not trained."""

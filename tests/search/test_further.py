@@ -13,6 +13,7 @@ from search.further import FurtherTrials
 from search.recorder import Record, Recorder
 from search.rundir import RunDir
 from spaces._domains import Choice, Float, Int, Space, Value
+from trainables._core.digests import write_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,6 +80,7 @@ def train(recorder: Recorder, entries: list[dict[str, Any]] = ENTRIES) -> int:
     (folder / "student").mkdir(parents=True)
     (folder / "student" / "model.safetensors").write_bytes(b"weights")
     (folder / "scores.safetensors").write_bytes(b"scores")
+    write_digest(folder, "identity")
     recorder.checkpoint(number, str(folder))
     row = {"accuracy": 0.8, "adapt_ms": 2.0, "iteration": 10, "cost_s": 3.0, "finished": True}
     recorder.report(number, {**row, "table": "[]", "further": json.dumps(entries)})

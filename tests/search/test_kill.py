@@ -18,6 +18,7 @@ from search.results import load_results
 from search.rundir import FINISHED, RunDir, read_json
 from tests import drive, fakes
 from tests.clock import timeless
+from tests.processes import kill
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,34 +33,8 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     fakes.install(monkeypatch)
 
 
-def descendants(root: int) -> list[int]:
-    """Process ids of a process and all below it, Ray's workers in their own groups included."""
-    asked = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
-    children: dict[int, list[int]] = {}
-    for line in asked.stdout.splitlines():
-        pid, parent = map(int, line.split())
-        children.setdefault(parent, []).append(pid)
-    found, todo = [], [root]
-    while todo:
-        pid = todo.pop()
-        found.append(pid)
-        todo += children.get(pid, [])
-    return found
-
-
 def start(*words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "tests.drive", *words], start_new_session=True)
-
-
-def kill(driver: subprocess.Popen[bytes]) -> None:
-    """End the driver and everything it started, all at once, by process id."""
-    doomed = descendants(driver.pid)
-    for pid in doomed:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    driver.wait(timeout=30)
 
 
 def wait_for(run: Path, ready: Any, driver: subprocess.Popen[bytes]) -> None:
@@ -159,18 +134,50 @@ def test_a_resumed_trial_ends_with_the_numbers_of_an_undisturbed_one(tmp_path: P
         assert disturbed["metrics"][name] == calm["metrics"][name], name
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """The whole foreground group gets the signal, as from a terminal."""
+def test_ctrl_c_once_saves_the_trials_and_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """The whole foreground group gets the signal, as from a terminal.
+
+    No checkpoint is due by itself for an hour: what the trials go on from was saved for Ctrl-C.
+    """
     path = tmp_path / "stopped"
-    driver = start("sweep", str(tmp_path), "stopped", "4")
+    driver = start("sweep", str(tmp_path), "stopped", "4", "--checkpoint-s", "3600")
     wait_for(path, lambda run: any(r["state"] in FINISHED for r in run.results()), driver)
+    wait_for(path, halfway, driver)
     os.killpg(driver.pid, signal.SIGINT)
     assert driver.wait(timeout=60) != 0
     run = RunDir.open(path)
     assert run.info()["sessions"][0]["why"] == "interrupted"
+    left = {r["id"]: r for r in run.results() if r["state"] == "RUNNING" and r["reports"]}
+    assert left
     assert {r["state"] for r in run.results()} == {"COMPLETE", "RUNNING"}
+    for number in left:
+        assert (run.trial(number) / "checkpoint.json").exists()
     assert start("resume", str(path)).wait(timeout=200) == 0
     assert [r["state"] for r in run.results()] == ["COMPLETE"] * 4
+    for number, before in left.items():
+        note = f"went on from meta-iteration {before['reports'][-1]['iteration']}"
+        assert note in run.results()[number]["notes"]
+
+
+def halfway(run: RunDir) -> bool:
+    """A trial that runs has reported more than once."""
+    return any(r["state"] == "RUNNING" and len(r["reports"]) > 1 for r in run.results())
+
+
+def test_ctrl_c_twice_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, steps = tmp_path / "hurried", tmp_path / "steps"
+    steps.mkdir()
+    monkeypatch.setenv("FEWTUNE_STEPS", str(steps))
+    driver = start("sweep", str(tmp_path), "hurried", "4", "--pause-s", "4")
+    wait_for(path, lambda run: any(steps.iterdir()), driver)
+    os.killpg(driver.pid, signal.SIGINT)
+    time.sleep(1.0)
+    assert driver.poll() is None, "once is a question, and the trials are in a long step"
+    began = time.monotonic()
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(timeout=60) != 0
+    assert time.monotonic() - began < 15  # a step alone takes longer, a chunk far longer
+    assert {r["state"] for r in RunDir.open(path).results()} == {"RUNNING"}
 
 
 def trial_ends(journal: str) -> list[int]:

@@ -11,6 +11,7 @@ from search.constraints import Constraint
 from search.recorder import Record, Recorder
 from search.rundir import RunDir
 from spaces._domains import Int
+from trainables._core.digests import write_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +56,7 @@ def save_student(recorder: Recorder, number: int, name: str = "checkpoint_000001
     folder = recorder.run.ray / "session-1" / f"trial-{number:05d}-abc" / name
     (folder / "student").mkdir(parents=True)
     (folder / "student" / "model.safetensors").write_bytes(b"weights")
+    write_digest(folder, "identity")
     recorder.checkpoint(number, str(folder))
 
 
@@ -186,6 +188,36 @@ def test_a_resumed_trial_gets_its_two_last_checkpoints_newest_first(
     paths = again.start(again.study.ask_again(0))
     assert [p.rsplit("/", 1)[1] for p in paths] == ["checkpoint_000002", "checkpoint_000001"]
     assert all(p.startswith(str(again.run.path)) for p in paths)
+
+
+@pytest.mark.parametrize("damaged", ['{"checkpoints": ["ra', "{}", "[]"])
+def test_a_damaged_list_of_checkpoints_is_named_and_they_are_found_by_themselves(
+    open_run: Callable[[], Recorder], damaged: str
+) -> None:
+    recorder = open_run()
+    recorder.start(recorder.study.ask())
+    for name in ("checkpoint_000002", "checkpoint_000010"):
+        save_student(recorder, 0, name)
+    (recorder.run.trial(0) / "checkpoint.json").write_text(damaged)
+    again = open_run()
+    paths = again.start(again.study.ask_again(0))
+    assert [p.rsplit("/", 1)[1] for p in paths] == ["checkpoint_000010", "checkpoint_000002"]
+    (note,) = again.records[0].notes
+    assert "0/checkpoint.json is damaged" in note
+
+
+def test_a_student_that_is_torn_is_not_kept_and_the_trial_not_complete(
+    open_run: Callable[[], Recorder],
+) -> None:
+    recorder = open_run()
+    recorder.start(recorder.study.ask())
+    save_student(recorder, 0)
+    (saved,) = recorder.run.checkpoints(0)
+    (saved / "student" / "model.safetensors").write_bytes(b"weightz")
+    recorder.report(0, {**METRICS, "iteration": 9, "finished": True, "table": "[]"})
+    with pytest.raises(RuntimeError, match=r"is torn: student/model\.safetensors .*fewtune resume"):
+        recorder.finish(0)
+    assert open_run().reconcile() == [0]
 
 
 def test_reports_that_a_resumed_trial_repeats_are_replaced(

@@ -34,6 +34,20 @@ def test_a_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         RunDir.create(tmp_path / "photos")
 
 
+def test_a_driver_that_died_at_once_leaves_the_name_free(tmp_path: Path) -> None:
+    RunDir.create(tmp_path / "mine").sweep_file.write_text("method: maml")
+    assert RunDir.create(tmp_path / "mine").path == tmp_path / "mine"
+    (tmp_path / "mine" / "trials" / "0").mkdir()
+    with pytest.raises(UserError, match="is not a run"):
+        RunDir.create(tmp_path / "mine")
+
+
+def test_somebodys_sweep_file_is_no_run_that_died(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("method: maml")
+    with pytest.raises(UserError, match="is not a run"):
+        RunDir.create(tmp_path)
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written at .*file.mine"):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from search._limits import Limits
 from search._tune import Reporter, died
+from search.storage import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +16,55 @@ if TYPE_CHECKING:
 KILLED = "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory"
 GONE = "The actor is dead because its node has died. Node Id: 1f"
 CRASHED = "The actor died unexpectedly before finishing this task."
+FULL = "ray::LearnerTrainable.save() OSError: [Errno 28] No space left on device: '/runs/a'"
+
+
+class Notes:
+    """A recorder that notes what it is told, or fails."""
+
+    def __init__(self, path: Path, error: Exception | None = None) -> None:
+        self.run, self.error = SimpleNamespace(path=path), error
+        self.records, self.told = {0: SimpleNamespace(state="RUNNING")}, list[str]()
+        self.last = False
+
+    def report(self, number: int, row: dict[str, Any]) -> None:
+        self._note(f"report {number} {sorted(row)}")
+
+    def checkpoint(self, number: int, path: str) -> None:
+        self._note(f"checkpoint {number} {path}")
+
+    def finish(self, number: int) -> None:
+        self._note(f"finish {number}")
+
+    def lose(self, number: int, kind: str, _: str) -> None:
+        self._note(f"lose {number}: {kind}")
+
+    def at_end(self, _: int) -> bool:
+        return self.last
+
+    def hopeless(self) -> str:
+        return ""
+
+    def _note(self, line: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.told.append(line)
+
+
+def reporter(notes: Notes, pressed: bool = False) -> Reporter:
+    recorder = cast("Any", notes)
+    return Reporter(recorder, [], Limits(recorder, interrupted=lambda: pressed))
+
+
+def a_trial(tmp_path: Path, *failures: str) -> Any:
+    file = tmp_path / "error.txt"
+    file.write_text(
+        "".join(f"Failure # {n} (occurred)\n{text}\n" for n, text in enumerate(failures))
+    )
+    return SimpleNamespace(
+        config={"id": 0}, error_file=str(file), last_result={"iteration": 5}, trial_id="a",
+        status="RUNNING", run_metadata=SimpleNamespace(num_failures=len(failures)),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -30,13 +82,72 @@ def test_a_death_has_a_kind(text: str, kind: str) -> None:
     assert reason in (text, "its process ended without a word")
 
 
-@pytest.mark.parametrize(("text", "halvings"), [(KILLED, 2), (GONE, None), (CRASHED, None)])
-def test_only_a_trial_that_ran_out_of_memory_goes_on_smaller(
-    tmp_path: Path, text: str, halvings: int | None
+@pytest.mark.parametrize(
+    ("texts", "halvings", "counted"),
+    [
+        ((KILLED,), 2, 1),
+        ((GONE,), None, -1),
+        ((CRASHED,), None, 1),
+        ((KILLED, CRASHED), None, 2),  # only the last death is looked at
+    ],
+)
+def test_only_a_trial_that_ran_out_of_memory_goes_on_smaller_and_a_lost_node_does_not_count(
+    tmp_path: Path, texts: tuple[str, ...], halvings: int | None, counted: int
 ) -> None:
-    (tmp_path / "error.txt").write_text(text)
-    trial = cast("Any", SimpleNamespace(config={"id": 0}, error_file=str(tmp_path / "error.txt")))
-    reporter = Reporter(cast("Any", None), tick=lambda: None)
+    trial = a_trial(tmp_path, *texts)
+    ours = reporter(Notes(tmp_path))
     for _ in range(2):
-        reporter.on_trial_recover(1, [trial], trial)
+        ours.on_trial_recover(1, [trial], trial)
     assert trial.config.get("halvings") == halvings
+    assert trial.run_metadata.num_failures == counted
+
+
+@pytest.mark.parametrize("event", ["on_trial_recover", "on_trial_error"])
+def test_a_trial_that_cannot_save_ends_the_sweep_and_is_not_blamed(
+    tmp_path: Path, event: str
+) -> None:
+    notes, trial = Notes(tmp_path), a_trial(tmp_path, CRASHED, FULL)
+    ours = reporter(notes)
+    getattr(ours, event)(1, [trial], trial)
+    with pytest.raises(StorageError, match="No space left on device"):
+        ours.on_step_end(1, [trial])
+    assert not notes.told
+
+
+def test_a_trial_that_died_too_often_is_lost(tmp_path: Path) -> None:
+    notes, trial = Notes(tmp_path), a_trial(tmp_path, CRASHED, GONE)
+    reporter(notes).on_trial_error(1, [trial], trial)
+    assert notes.told == ["lose 0: node lost"]
+    trial.error_file = str(tmp_path / "nowhere")
+    reporter(notes).on_trial_error(1, [trial], trial)
+    assert notes.told[1:] == ["lose 0: process died"]
+
+
+def test_what_cannot_be_recorded_ends_the_sweep_after_the_step(tmp_path: Path) -> None:
+    """Tune takes an error of a callback for the trial's, or logs it and forgets it."""
+    notes, trial = Notes(tmp_path, OSError(errno.ENOSPC, "full")), a_trial(tmp_path)
+    ours = reporter(notes)
+    ours.on_trial_result(1, [trial], trial, {"iteration": 5})
+    ours.on_checkpoint(1, [trial], trial, cast("Any", SimpleNamespace(path="a")))
+    ours.on_trial_complete(1, [trial], trial)
+    with pytest.raises(OSError, match="full"):
+        ours.on_step_end(1, [trial])
+
+
+def test_after_ctrl_c_a_trial_saves_its_state_and_is_left_to_be_resumed(tmp_path: Path) -> None:
+    notes, trial = Notes(tmp_path), a_trial(tmp_path)
+    calm, hurried = reporter(notes), reporter(notes, pressed=True)
+    row: dict[str, Any] = {"iteration": 5}
+    calm.on_trial_result(1, [trial], trial, row)
+    assert row == {"iteration": 5}
+    hurried.on_trial_result(1, [trial], trial, row)
+    assert row["should_checkpoint"]
+    failed = {"iteration": 5, "failure": {"kind": "error"}}
+    hurried.on_trial_result(1, [trial], trial, failed)
+    assert "should_checkpoint" not in failed
+    notes.told.clear()
+    hurried.on_trial_complete(1, [trial], trial)
+    assert not notes.told
+    notes.last = True  # it had come to its end by itself
+    hurried.on_trial_complete(1, [trial], trial)
+    assert notes.told == ["finish 0"]

@@ -269,6 +269,28 @@ def test_tune_can_restore_a_dead_actors_trial(make: Callable[..., Local], saved:
     assert trainable.train()["iteration"] == 10
 
 
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_dead_actors_trial_goes_on_from_the_checkpoint_before_a_torn_one(
+    make: Callable[..., Local], saved: Path, tmp_path: Path, how: str
+) -> None:
+    places = [tmp_path / f"checkpoint_{number:06d}" for number in (8, 9, 10)]
+    trainable = make(restore=[str(saved)])
+    for place in places:
+        trainable.train()
+        place.mkdir()
+        trainable.save_checkpoint(str(place))
+    damage(places[1], how)
+    again = make(restore=[str(saved)])
+    again.load_checkpoint(str(places[1]))  # the last that Tune knows; the next is not whole yet
+    row = again.train()
+    assert row["iteration"] == 15
+    assert any(str(places[1]) in note for note in row["notes"])
+    damage(places[0], how)
+    again = make(restore=[str(saved)])
+    again.load_checkpoint(str(places[1]))
+    assert again.train()["iteration"] == 10  # from what the driver gave
+
+
 def test_the_last_checkpoint_is_the_student(make: Callable[..., Local], tmp_path: Path) -> None:
     trainable = make({"student.width": 8})
     run_to_end(trainable)

@@ -1,0 +1,47 @@
+"""Processes that tests start and end, each by its id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+
+def descendants(root: int) -> list[int]:
+    """Process ids of a process and all below it, Ray's workers in their own groups included."""
+    asked = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
+    children: dict[int, list[int]] = {}
+    for line in asked.stdout.splitlines():
+        pid, parent = map(int, line.split())
+        children.setdefault(parent, []).append(pid)
+    found, todo = [], [root]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        todo += children.get(pid, [])
+    return found
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and everything it started, all at once, by process id."""
+    if process.poll() is None:
+        for pid in descendants(process.pid):
+            end(pid)
+    process.wait(timeout=30)
+
+
+def end(pid: int) -> None:
+    """SIGKILL; one that has ended is left alone."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def words_of(pid: int) -> str:
+    """The command line of a process, as Ray renames it; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,52 @@
+"""Each fault of a cluster once, on three hosts of real processes; ``make faults`` repeats them."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import hosts
+from tests.faults import FAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[hosts.Cluster]:
+    """Three hosts, where they can be had."""
+    if why := hosts.missing():
+        pytest.skip(why)
+    with hosts.cluster() as ours:
+        yield ours
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_sweep_survives(
+    name: str, cluster: hosts.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests import fakes
+
+    fakes.install(monkeypatch)
+    FAULTS[name][0](cluster, tmp_path / name, random.Random(f"{name} 0"))
+
+
+def test_a_client_without_the_token_is_refused(cluster: hosts.Cluster, tmp_path: Path) -> None:
+    token, log = tmp_path / "token", tmp_path / "log"
+    token.write_text("f" * 64, "utf-8")
+    asked = cluster.head.popen(
+        sys.executable, "-c", hosts._ALIVE, cluster.address, log=log,
+        RAY_AUTH_TOKEN_PATH=str(token),
+    )  # fmt: skip
+    assert asked.wait(timeout=60) == 1
+    assert "token" in log.read_text("utf-8").lower()
