@@ -15,7 +15,7 @@ test: $(READY)  ## every fast test, and those that start a local Ray
 	$(BIN)/python -m pytest --durations=10 -m "cluster and not slow" --cov --cov-append --cov-report=
 
 slow: $(READY)  ## the heavy tests and the independent references, which CI runs too
-	$(BIN)/python -m pytest -m "slow or reference"
+	$(BIN)/python -m pytest --durations=20 -m "(slow or reference) and not faults"
 
 check: $(READY)  ## format, lint, types, architecture
 	$(BIN)/ruff format --check .

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.slow,
+    pytest.mark.faults,
     pytest.mark.timeout(400),
 ]
 
