@@ -36,20 +36,11 @@ CORNERS: dict[str, dict[str, Any]] = {
     "no steps": {"pattern": "011", "inner_steps": 0},
     "no steps, head": {"pattern": "001", "inner_steps": 0},
     "resnet12": {"kind": "resnet12", "pattern": "00111", "layers": STAGES, "width": 2},
-    "resnet18, group": {"kind": "resnet18", "pattern": "000101", "layers": ("stem", *STAGES),
-                        "width": 4, "norm": "group"},
-    "resnet50": {"kind": "resnet50", "pattern": "000111", "layers": ("stem", *STAGES),
-                 "width": 2, "inner_steps": 1},
 }  # fmt: skip
 
 
-HEAVY = ("resnet18, group", "resnet50")
-
-
 @pytest.mark.parametrize("plain", [False, True])
-@pytest.mark.parametrize(
-    "corner", [pytest.param(c, marks=pytest.mark.slow) if c in HEAVY else c for c in CORNERS]
-)
+@pytest.mark.parametrize("corner", CORNERS)
 def test_they_say_what_the_engine_says(corner, plain):
     one = bundles.student(**CORNERS[corner])
     ways = one.spec.ways
