@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -108,10 +109,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def wait_until_loaded(address: str) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if len(get(address, "data/runs")) == 3:
+        if len(get(address, "data/runs")) == 3 and all(
+            len(curve(address, f"trial-0000{n}")) == 2 for n in (0, 1)
+        ):
             return
         time.sleep(0.3)
     pytest.fail("TensorBoard did not load the run")
+
+
+def curve(address: str, run: str) -> Any:
+    """What the server has read of a trial's accuracy by now."""
+    try:
+        return get(address, "data/plugin/scalars/scalars", run=run, tag="accuracy")
+    except urllib.error.HTTPError:
+        return []
 
 
 def get(address: str, path: str, **query: str) -> Any:
