@@ -11,6 +11,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from search import registry
 from search.documents import read_value
 from search.errors import UserError
 from search.history import history
@@ -106,7 +107,8 @@ def _head(results: RunResults, where: str) -> dict[str, Any]:
     return {
         "name": str(info.get("name", results.run.path.name)),
         "run": where,
-        "what": f"{config.method} on {data.source}, {data.ways}-way {data.shots}-shot",
+        "what": f"{registry.title(config.method)} on {data.source}, "
+        f"{data.ways}-way {data.shots}-shot",
         "trials": f"{counted(len(own), 'trial')}: {', '.join(told) or 'none'}"
         + (f"; and {counted(beside, 'further adaptation')} of their models" if beside else ""),
         "hypervolume": volume,

@@ -13,6 +13,7 @@ from rich.text import Text
 from search import registry
 from search.entries import write_entry
 from search.metrics import METRICS
+from search.outside import installed
 from spaces._domains import spell
 from trainables import _data
 
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 
 
 def method_rows() -> list[dict[str, Any]]:
-    """Return each method with what it is and how many parameters it searches."""
-    return [
+    """Return each method with what it is and how many parameters it searches.
+
+    Of an installed package's method no code runs: it has its package in place of both.
+    """
+    own = [
         {
             "method": name,
             "about": registry.about(name),
@@ -34,6 +38,11 @@ def method_rows() -> list[dict[str, Any]]:
             "published": list(registry.published(name)),
         }
         for name in registry.METHODS
+    ]
+    others = {n: said for n, said in installed().items() if n not in registry.METHODS}
+    return own + [
+        {"method": name, "about": f"from the package {said}", "parameters": None, "published": []}
+        for name, said in sorted(others.items())
     ]
 
 
@@ -43,9 +52,13 @@ def print_methods(console: Console) -> None:
     _print(
         console,
         ("method", "what it is", "searched"),
-        [(row["method"], row["about"], f"{row['parameters']} parameters") for row in rows],
+        [(row["method"], row["about"], _searched(row["parameters"])) for row in rows],
     )
     console.print("`fewtune space METHOD` shows the parameters.", highlight=False)
+
+
+def _searched(parameters: int | None) -> str:
+    return "" if parameters is None else f"{parameters} parameters"
 
 
 def space_document(method: str) -> dict[str, Any]:
@@ -55,7 +68,7 @@ def space_document(method: str) -> dict[str, Any]:
     """
     space, defaults = registry.space(method), registry.defaults(method)
     return {
-        "method": method,
+        "method": registry.title(method),
         "about": registry.about(method),
         "searched": [_parameter(name, domain, defaults[name]) for name, domain in space.items()],
         "settable": [

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from search.admitted import recall
 from search.config import SweepConfig, load_sweep
 from search.metrics import METRICS, MIXED, TIMED, normalisation_among, normalisation_of
 from search.paired import Comparison, compare
 from search.pareto import front, hypervolume, losses
 from search.progress import counted, duration, show
+from search.registry import title
 from search.rundir import FINISHED, REFUSED, RunDir, finite
 from search.spending import Spending, spending
 
@@ -113,7 +115,7 @@ class RunResults:
         """Return the document of ``results --json``; every metric is there, null where unknown."""
         return {
             "run": str(self.run.path),
-            "method": self.config.method,
+            "method": title(self.config.method),
             "objectives": dict(self.config.objectives),
             "constraints": [str(c) for c in self.config.constraints],
             "hypervolume": finite(self.hypervolume()),
@@ -293,6 +295,7 @@ def load_results(run: str | Path) -> RunResults:
         UserError: The path is not a run.
     """
     folder = RunDir.open(run)
+    recall(folder.path)
     config = load_sweep(folder.sweep_file, settings=False)
     return RunResults(folder, config, folder.info(), folder.results(), folder.driven())
 

@@ -127,7 +127,7 @@ def test_json_in_this_process_too(words, tmp_path, monkeypatch):
         (["export", ".", "--max", "adapt_m=1", "-o", "x"], "Did you mean adapt_ms?"),
         (["export", "."], "Missing option '-o' / '--out'."),
         (["adapt", "."], "Missing option '--support'."),
-        (["space", "mmal"], "'mmal' is not one of"),
+        (["space", "mmal"], "There is no method 'mmal'. Did you mean maml?"),
         (["data", "check", "omniglto"], "There is no data source 'omniglto'"),
         (["train"], "Missing argument 'FILE.yaml'."),
     ],
