@@ -25,6 +25,7 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from typing_extensions import override
 
+from trainables._core import memory
 from trainables._core.again import Again
 from trainables._core.digests import CheckpointError, check_digest, write_digest
 from trainables._core.lease import node
@@ -312,6 +313,8 @@ class LearnerTrainable(tune.Trainable):
         report["iterations_per_s"] = (self._iteration_done - first) / max(seconds, 1e-9)
         if "tasks" in report:  # of one meta-iteration, where the method says so
             report["tasks_per_s"] = report.pop("tasks") * report["iterations_per_s"]
+        if (held := memory.held_mib(self._run.device)) is not None:
+            report["process_mib"] = held
         if self._iteration_done == goal:
             report |= learner.validate()
             self._sums, self._summed = {}, 0
