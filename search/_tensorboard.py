@@ -78,14 +78,21 @@ class BoardWriter:
         """Show the picture of a trial's table beside its numbers; the trial may have ended."""
         self._beside(number, _image("patterns", png, size))
 
-    def episode(self, number: int, png: bytes, size: tuple[int, int]) -> None:
-        """Show the picture of an episode beside a trial's numbers; the trial may have ended."""
-        self._beside(number, _image("episode", png, size))
+    def concluded(
+        self, number: int, metrics: Mapping[str, Any], episode: tuple[bytes, tuple[int, int]] | None
+    ) -> None:
+        """Show what came of a trial after it had ended.
 
-    def scored(self, number: int, metrics: Mapping[str, Any]) -> None:
-        """Give HParams what was measured of a trial after it ended, such as its test accuracy."""
+        Args:
+            number: The trial.
+            metrics: As its test accuracy; for HParams.
+            episode: A picture, and its width and height; None: there is none.
+        """
         told = {name: value for name, value in metrics.items() if _is_number(value)}
-        self._beside(number, *(_scalar(BEST + name, value) for name, value in told.items()))
+        values = [_scalar(BEST + name, value) for name, value in told.items()]
+        if episode is not None:
+            values.append(_image("episode", *episode))
+        self._beside(number, *values)  # one file: each is opened in the order of their names
 
     def _beside(self, number: int, *values: Proto) -> None:
         ended = number not in self._open

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.entries import samples
 from search.errors import UserError, suggest
-from search.outside import SPACE, TRAINABLE, find, imported, installed, is_path
+from search.outside import SPACE, TRAINABLE, find, imported
 from search.rundir import read_json, write_json
 from spaces._domains import Choice, Domain, Fixed, Float, Int, SpaceError, When, check_space
 
@@ -226,14 +226,3 @@ def _check_settings(
                 parse_config(kind, {name: value})
             except ValueError as error:
                 raise UserError(f"{said}: {' '.join(str(error).split())}") from error
-
-
-def names() -> tuple[str, ...]:
-    """Return the names that installed packages offer."""
-    return tuple(sorted(installed()))
-
-
-__all__ = [
-    "FILE", "Admitted", "Known", "admit", "is_known", "is_path", "known", "learner", "names",
-    "published", "recall", "record",
-]  # fmt: skip

@@ -77,7 +77,7 @@ def _method(document: Document, problems: list[Problem], *, settings: bool) -> s
     if not isinstance(method, str):
         return None
     said = ""
-    if not (registry.exists(method) or registry.described(method)):
+    if not (registry.described(method) or registry.exists(method)):
         folder = f" A folder is written with a slash: ./{method}." if Path(method).is_dir() else ""
         said = f"There is no method {method}. {suggest(method, registry.names())}{folder}"
     elif settings:

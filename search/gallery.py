@@ -100,11 +100,11 @@ class Gallery:
         until, config = self._clock() + PATIENCE_S, self._config
         shape = TaskShape(config.data.ways, config.data.shots, config.data.queries)
         for number in numbers:
-            metrics = self._recorder.records[number].metrics
-            self._board.scored(number, {name: metrics.get(name) for name in AFTER})
+            metrics, picture = self._recorder.records[number].metrics, None
             if self._clock() < until:
                 student = Student.load(self._recorder.run.trial(number) / "student")
-                self._board.episode(number, *episode_png(student, data, shape, config.seed))
+                picture = episode_png(student, data, shape, config.seed)
+            self._board.concluded(number, {name: metrics.get(name) for name in AFTER}, picture)
 
     def _draw_table(self, number: int) -> None:
         file = self._recorder.run.trial(number) / "table.json"

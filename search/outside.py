@@ -135,10 +135,15 @@ class Package:
         """Find a package by its entry point; nothing of it runs.
 
         Raises:
-            UserError: Several packages offer the name, or the one that does is not there.
+            UserError: None or several packages offer the name, or the one that does is not there.
         """
         points = _points(name)
-        if len(points) != 1:
+        if not points:
+            raise UserError(
+                f"No installed package offers the method {name} (entry points in {GROUP}). Install "
+                "the one that did."
+            )
+        if len(points) > 1:
             raise UserError(
                 f"The method {name} comes from several packages, {', '.join(map(_from, points))}; "
                 "uninstall all but one."
@@ -208,8 +213,7 @@ def imported(origin: Origin, part: str, attribute: str) -> Any:  # noqa: ANN401 
         module = origin.module(part)
     except Exception as error:
         raise UserError(
-            f"{part}.py of {origin.place} cannot be imported: {_first_line(error)}"
-            f"{_where(error, origin)}."
+            f"{part}.py of {origin.place} cannot be imported: {_first_line(error)}{_where(error)}."
         ) from error
     if not hasattr(module, attribute):
         raise UserError(
@@ -239,10 +243,10 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def _where(error: BaseException, origin: Origin) -> str:
-    """Say the line of the method's own code at which it broke; nothing where it is elsewhere."""
+def _where(error: BaseException) -> str:
+    """Say the line of the method's two files at which it broke; nothing where it is elsewhere."""
     if isinstance(error, SyntaxError):
         return ""  # its own words have the line
     own = [frame for frame in traceback.extract_tb(error.__traceback__)
-           if Path(frame.filename).parent.name == origin.title]  # fmt: skip
+           if Path(frame.filename).stem in (TRAINABLE, SPACE)]  # fmt: skip
     return f" (line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else ""

@@ -175,6 +175,6 @@ def _known(name: str) -> Known:
 
 
 def _found(name: str) -> str:
-    if not exists(name) and not described(name):
+    if not described(name) and not exists(name):
         raise UserError(f"There is no method {name!r}. {suggest(name, names())}")
     return name

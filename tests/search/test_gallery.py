@@ -38,11 +38,9 @@ class Wall:
     def table(self, number: int, png: bytes, size: tuple[int, int]) -> None:
         self.tables.append((number, png, size))
 
-    def episode(self, number: int, png: bytes, size: tuple[int, int]) -> None:
-        self.episodes.append(number)
-
-    def scored(self, number: int, metrics: dict[str, Any]) -> None:
+    def concluded(self, number: int, metrics: dict[str, Any], episode: object) -> None:
         self.told[number] = metrics
+        self.episodes += [number] if episode else []
 
 
 class Kept:

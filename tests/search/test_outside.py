@@ -227,6 +227,8 @@ def test_a_package_that_is_not_there_and_one_too_many_are_said(tmp_path, monkeyp
         UserError, match=r"lost-method 1\.2 says that lost is the package lost_meth"
     ):
         registry.admit("lost")
+    with pytest.raises(UserError, match="No installed package offers the method gone"):
+        Package.read("gone")
     own.package(tmp_path, distribution="other-reptile")
     with pytest.raises(UserError, match=r"several packages, .*other-reptile 1\.2.*uninstall all"):
         registry.admit("reptile")

@@ -78,8 +78,8 @@ def finish(board: BoardWriter, record: Record) -> None:
     record.state, record.metrics = "COMPLETE", {**row, "pattern": "0011"}
     record.reports = [{"loss": 0.5, "accuracy": 0.95}, {"loss": 0.7, "accuracy": 0.6}]
     board.finished(record)
-    board.scored(record.id, {"test_accuracy": 0.7, "fresh_accuracy": None})
-    board.episode(record.id, PNG, (1, 1))
+    time.sleep(1.1)  # TensorBoard reads a trial's files in the order of their names, by seconds
+    board.concluded(record.id, {"test_accuracy": 0.7, "fresh_accuracy": None}, (PNG, (1, 1)))
 
 
 TABLE = json.dumps([
@@ -266,7 +266,7 @@ def test_a_trial_of_a_thousand_iterations_takes_less_than_a_mebibyte(tmp_path: P
     board.table(0, *_png(figure))
     finish(board, record)
     support, query = (torch.randint(0, 256, (10, n, 3, 84, 84)).byte() for n in (5, 8))
-    board.episode(0, *_drawn(support, query, torch.full((10, 8, 10), 0.1)))
+    board.concluded(0, {}, _drawn(support, query, torch.full((10, 8, 10), 0.1)))
     board.close()
     files = (tmp_path / "tensorboard" / "trial-00000").iterdir()
     assert 100_000 < sum(file.stat().st_size for file in files) < 2**20
