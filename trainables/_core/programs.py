@@ -126,7 +126,8 @@ class _Images(nn.Module):
 
     @override
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = (images.float() / 255.0 - self.get_buffer("mean")) / self.get_buffer("std")
+        mean = self.get_buffer("mean")
+        x = (images.to(mean.dtype) / 255.0 - mean) / self.get_buffer("std")
         if self._resizes:
             matrix = self.get_buffer("matrix")
             x = matrix.t() @ x @ matrix
