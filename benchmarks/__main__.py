@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     ),
     "meta_training": "meta_training --rounds 3",
     "roofline": "roofline",
+    "loading": "loading",
     "prediction": "prediction",
     "exported": "exported",
     "precision": "precision",

@@ -114,8 +114,8 @@ def new_bundle(out: Path, option: str = "-o") -> Iterator[Path]:
 
 
 def seal(folder: Path, provenance: dict[str, Any]) -> None:
-    """Write ``provenance.json``, with the digest of every file that lies in the folder now."""
-    for name in (names := _names(folder)):
+    """Write ``provenance.json``, with the digest of every other file that is in the folder now."""
+    for name in (names := [name for name in _names(folder) if name != PROVENANCE]):
         shutil.copymode(folder / README, folder / name)  # weights are written for their owner alone
     files = {name: digest(folder / name) for name in names}
     write_json(folder / PROVENANCE, {"bundle": FORMAT, **provenance, "files": files})

@@ -63,12 +63,12 @@ def test_every_student_leaves_as_programs(corner, int8, tmp_path):
 
 @pytest.mark.slow
 def test_bytes_make_programs_smaller(tmp_path):
-    one = bundles.student(width=32, pattern="001")
+    one = bundles.student(width=64, pattern="001")  # most of each file is weights, not the graph
     for folder, int8 in ((tmp_path / "float", False), (tmp_path / "int8", True)):
         folder.mkdir()
         write_programs(folder, one, 5, 1, int8=int8)
     sizes = [[(tmp_path / f / name).stat().st_size for name in FILES] for f in ("float", "int8")]
-    assert sum(sizes[1]) < sum(sizes[0])
+    assert all(small < 0.8 * large for large, small in zip(*sizes, strict=True))
     assert (
         save_int8(tmp_path, one)["student_mib"]
         < 0.3 * sum(p.nbytes for p in one.params.values()) / 2**20

@@ -47,6 +47,27 @@ def test_it_comes_with_the_programs_of_the_bundle(tmp_path, support):
     assert "onnxruntime" in (tmp_path / "mine" / "README.md").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_readme_of_an_adapted_student_runs(tmp_path, support, monkeypatch):
+    import re
+
+    from search.bundle import read_bundle, seal
+    from search.exported import write_programs
+
+    home = bundles.bundle(tmp_path / "bundle")
+    write_programs(home, read_bundle(home).student, 5, 1)
+    seal(home, {"run": "by hand"})
+    adapt(home, support, save=tmp_path / "mine")
+    text = (tmp_path / "mine" / "README.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path / "mine")
+    found: dict[str, Any] = {}
+    exec(compile(program, "README.md", "exec"), found)
+    assert found["probabilities"].shape == (3, 3)
+    assert np.allclose(found["probabilities"].sum(1), 1, atol=1e-5)
+
+
 def test_places_are_checked_before_anything_is_computed(home, support, query, tmp_path):
     for words, said in (
         ({"save": home}, r"already holds a bundle\. Give another --save DIR"),

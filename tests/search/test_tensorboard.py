@@ -58,6 +58,9 @@ def write(run: RunDir) -> None:
         board.reported(record, row)
     finish(board, records[0])
     board.close()
+    # TensorBoard reads event files in the order of their names, which hold a second and a count
+    # without leading zeros: a second session never begins within a second of the first
+    time.sleep(1.1)
     board = BoardWriter(run.tensorboard, SPACE, ["accuracy", "adapt_ms"])
     board.started(records[1])
     finish(board, records[1])

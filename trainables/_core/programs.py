@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 from typing_extensions import override
 
-from trainables._core.adapt import HEAD_B, HEAD_W
-from trainables._core.heads import by_gram
-from trainables._core.kernels import EPS
+from trainables._core.heads import HEAD_B, HEAD_W, by_gram
 from trainables._core.layers import ConvBlock, group_size
+from trainables._core.norms import EPS
 from trainables._core.patterns import first_updated
 from trainables._core.residual import ResidualStage
 from trainables._core.tape import Entry, Maps, Tape, lists_of, windows
@@ -126,7 +125,8 @@ class _Images(nn.Module):
 
     @override
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = (images.float() / 255.0 - self.get_buffer("mean")) / self.get_buffer("std")
+        mean = self.get_buffer("mean")
+        x = (images.to(mean.dtype) / 255.0 - mean) / self.get_buffer("std")
         if self._resizes:
             matrix = self.get_buffer("matrix")
             x = matrix.t() @ x @ matrix

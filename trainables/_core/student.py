@@ -139,10 +139,14 @@ class Student:
         return cls(spec, params)
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 ``[M, C, size, size]`` -> what the network reads, ``[1, M, H, W, C]``."""
-        mean = torch.tensor(self.spec.mean).view(-1, 1, 1)
-        std = torch.tensor(self.spec.std).view(-1, 1, 1)
-        one = channels_last((images.float() / 255.0 - mean) / std)[None]
+        """uint8 ``[M, C, size, size]`` -> what the network reads, ``[1, M, H, W, C]``.
+
+        In the precision of the weights.
+        """
+        dtype = next(iter(self.params.values())).dtype
+        mean = torch.tensor(self.spec.mean, dtype=dtype).view(-1, 1, 1)
+        std = torch.tensor(self.spec.std, dtype=dtype).view(-1, 1, 1)
+        one = channels_last((images.to(dtype) / 255.0 - mean) / std)[None]
         return resized(one, self.spec.input_size)
 
     def adapt(self, images: torch.Tensor, labels: torch.Tensor, ways: int) -> Adapted:
