@@ -158,7 +158,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    clean = (cell.replace("``", "`").replace("|", "\\|") for cell in cells)
+    clean = (cell.replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(clean)} |"
 
 

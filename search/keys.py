@@ -46,7 +46,7 @@ class Key:
         default: As a sweep file writes it; ``left out`` where the key's absence means something;
             None where it must be given.
         allowed: The values it takes; empty where the kind says it all.
-        about: What it does.
+        about: What it does, as Markdown.
     """
 
     name: str
@@ -87,7 +87,7 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
         if one is BaseModel or not issubclass(one, BaseModel):
             continue
         text = inspect.cleandoc(one.__doc__ or "")
-        _, _, listed = text.partition("\nAttributes:\n")
+        _, _, listed = text.replace("``", "`").partition("\nAttributes:\n")
         found |= {name: " ".join(said.split()) for name, said in _ONE.findall(listed)}
     return found
 

@@ -16,6 +16,7 @@ def test_every_key_says_what_it_does(model):
     found = keys(model)
     assert len(found) > 15
     assert [key.name for key in found if len(key.about) < 10] == []
+    assert [key.name for key in found if "``" in key.about] == []
     assert len({key.name for key in found}) == len(found)
 
 
