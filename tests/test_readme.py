@@ -251,7 +251,7 @@ def test_the_commands_do_what_they_say_one_after_the_other(home, readme):
 @pytest.mark.parametrize(
     ("guide", "made", "said"),
     [
-        ("first-sweep", "runs/second/run.json", "trials; what"),
+        ("first-sweep", "runs/second/run.json", "glyphs, 28 px: 5-way 1-shot"),
         ("own-data", "runs/birds/run.json", "3-way 1-shot with 2 queries: fits"),
         ("reading-the-front", "figures", "hypervolume"),
         ("exporting", "byte-student/model.int8.safetensors", "with int8 weights"),
