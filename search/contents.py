@@ -99,7 +99,8 @@ def _head(results: RunResults, where: str) -> dict[str, Any]:
     config, info = results.config, results.info
     own = [t for t in results.trials if t.get("of") is None]
     count = {s: sum(t["state"] == s for t in own) for s in (*FINISHED, "RUNNING", REFUSED)}
-    words = ("complete", "stopped early", "failed", "not finished", "refused before training")
+    left = "not finished" if results.driven else "interrupted"
+    words = ("complete", "stopped early", "failed", left, "refused before training")
     told = [f"{n} {word}" for n, word in zip(count.values(), words, strict=True) if n]
     beside = len(results.trials) - len(own)
     volume = results.hypervolume()

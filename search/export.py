@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -79,6 +79,10 @@ class ExportReport:
     next_best: int | None
     out: Path
     sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``export --json`` for one bundle."""
+        return {**asdict(self), "out": str(self.out)}
 
 
 def export(

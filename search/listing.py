@@ -12,6 +12,7 @@ from rich.text import Text
 
 from search import registry
 from search.entries import write_entry
+from search.keys import keys
 from search.metrics import METRICS
 from search.outside import installed
 from spaces._domains import spell
@@ -72,9 +73,14 @@ def space_document(method: str) -> dict[str, Any]:
         "about": registry.about(method),
         "searched": [_parameter(name, domain, defaults[name]) for name, domain in space.items()],
         "settable": [
-            {"parameter": name, "default": default}
-            for name, default in defaults.items()
-            if name not in space
+            {
+                "parameter": key.name,
+                "default": defaults[key.name],
+                "allowed": key.allowed or key.kind,
+                "about": key.about,
+            }
+            for key in keys(registry.learner(method).Config)
+            if key.name not in space
         ],
         "published": {cite: dict(values) for cite, values in registry.published(method).items()},
     }
@@ -101,8 +107,11 @@ def print_space(document: Mapping[str, Any], console: Console) -> None:
         console.print(escape(line.rstrip()), highlight=False, soft_wrap=True)
         console.print(Padding(Text(reason, style="dim"), (0, 0, 0, 4)))
     console.print("\nNot searched unless a sweep file says so:", highlight=False)
-    rest = [(row["parameter"], spell(row["default"])) for row in document["settable"]]
-    _print(console, ("parameter", "default"), rest)
+    rest = [
+        (row["parameter"], spell(row["default"]), row["allowed"], row["about"])
+        for row in document["settable"]
+    ]
+    _print(console, ("parameter", "default", "allowed", "what it does"), rest)
 
 
 def source_rows() -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from search.metrics import Direction
 
+INTERRUPTED = "INTERRUPTED"  # a state that no file holds: who was killed wrote nothing more
 MARGIN = 0.1
 WIDE = 160  # columns where no terminal limits them
 BETWEEN = 3  # columns from one cell to the next: a space, the rule, a space
@@ -66,6 +67,11 @@ class RunResults:
     info: dict[str, Any]
     trials: list[dict[str, Any]]
     driven: bool = True
+
+    def state(self, trial: Mapping[str, Any]) -> str:
+        """Return a trial's state; one that runs where nobody drives the run is INTERRUPTED."""
+        cut = trial["state"] == "RUNNING" and not self.driven
+        return INTERRUPTED if cut else str(trial["state"])
 
     def feasible(self) -> list[dict[str, Any]]:
         """Return the complete trials that keep every constraint."""
@@ -120,7 +126,7 @@ class RunResults:
             "constraints": [str(c) for c in self.config.constraints],
             "hypervolume": finite(self.hypervolume()),
             "spending": finite(self.spending().to_json()),
-            "trials": [trial_json(trial) for trial in self.trials],
+            "trials": [trial_json({**t, "state": self.state(t)}) for t in self.trials],
             "front": [trial["id"] for trial in self.front()],
             "paired": finite(self.paired().to_json()),
         }
@@ -177,10 +183,8 @@ class RunResults:
     def _state(self, trial: Mapping[str, Any]) -> str:
         if trial["failure"]:
             return f"FAIL: {trial['failure']['kind']}"
-        if trial["state"] == REFUSED:
-            return "refused"
-        cut = trial["state"] == "RUNNING" and not self.driven
-        return "interrupted" if cut else str(trial["state"])
+        state = self.state(trial)
+        return state.lower() if state in (REFUSED, INTERRUPTED) else state
 
     def _fitting(self, columns: Mapping[str, list[str]], width: int) -> list[str]:
         """Return the columns that a line holds: the needed ones always, others while they fit."""

@@ -210,10 +210,7 @@ class Session:
 
     def _close(self, peak_mib: float | None, limits: Limits) -> None:
         """Settle what the session left, and say why it ended."""
-        if limits.why and not limits.hopeless:
-            for number in self.recorder.reconcile():
-                if number in self.recorder.records:
-                    self.recorder.cut(number, limits.why)
+        stopped = limits.settle(self.missing)
         if self.missing and not limits.why and (nothing := self.gate.nothing_left()):
             limits.why, limits.hopeless = nothing, not self.recorder.of_state("COMPLETE")
         ended = limits.why or ("interrupted" if self.missing else "done")
@@ -231,7 +228,7 @@ class Session:
                 f"{self.run.path}` runs the trials that are missing."
             )
         if limits.why:
-            self.progress.say(f"Stopped: {limits.why}; {counted(self.missing, 'trial')} not run.")
+            self.progress.say(f"Stopped: {limits.why}; {stopped}.")
         elif self.missing:
             self.progress.say(f"Interrupted; `fewtune resume {self.run.path}` goes on.")
             raise KeyboardInterrupt
