@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from search.commands import data, doctor, launch
+from search.commands import data, doctor, fetch, launch
 from search.commands_home import adapt, export, verify
 from search.options import (
     FILE,
-    FOLDER,
+    RUN,
+    RUN_OR_BUCKET,
     InOrder,
     address_option,
     from_option,
@@ -84,28 +85,31 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN_OR_BUCKET)
 @address_option
-def resume(*, run: Path, address: str | None) -> None:
-    """Go on with a sweep that was stopped."""
+def resume(*, run: str | Path, address: str | None) -> None:
+    """Go on with a sweep that was stopped; one in a bucket is fetched first."""
     from search.sweep import resume as resume_run
 
     _done(resume_run(run, address=address))
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN_OR_BUCKET)
 @click.option("--trials", type=click.IntRange(min=1), required=True, help="How many more.")
 @address_option
-def extend(*, run: Path, trials: int, address: str | None) -> None:
+def extend(*, run: str | Path, trials: int, address: str | None) -> None:
     """Add trials to a sweep, finished or not."""
     from search.sweep import extend as extend_run
 
     _done(extend_run(run, trials, address=address))
 
 
+cli.add_command(fetch)
+
+
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option("--front", is_flag=True, help="Only the feasible Pareto front.")
 @click.option(
     "--epsilon",
@@ -138,7 +142,7 @@ def results(*, run: Path, front: bool, thresholds: str | None, as_json: bool) ->
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option(
     "-o",
     "--out",
@@ -163,7 +167,7 @@ def report(*, run: Path, out: Path | None, figures: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True)
 def board(*, run: Path, host: str, port: int) -> None:

@@ -265,8 +265,8 @@ def test_a_kill_between_file_and_study_is_settled(tmp_path: Path) -> None:
 
 
 def test_addresses_and_wrong_numbers_are_refused(tmp_path: Path, finished: Path) -> None:
-    with pytest.raises(UserError, match="is an address"):
-        sweep.run_sweep(config(storage="s3://bucket/runs"))
+    with pytest.raises(UserError, match="found gs://bucket/runs"):
+        sweep.run_sweep(config(storage="gs://bucket/runs"))
     with pytest.raises(UserError, match="at least 1"):
         sweep.extend(finished, 0)
     with pytest.raises(UserError, match="A run is a directory"):
