@@ -10,6 +10,7 @@ from search import registry
 from search.addresses import read_storage
 from search.constraints import Constraint, contradictions
 from search.databases import read_study
+from search.disk import read_limit
 from search.documents import Document, Place, kind
 from search.entries import read_entry, samples
 from search.errors import Problem, UserError, nearest, suggest
@@ -29,7 +30,7 @@ NAME_FORM = (
     "A name has up to 100 letters, digits, dots, dashes and underscores and starts with a letter "
     "or a digit"
 )
-_BY_HAND = ("space", "objectives", "constraints", "points", "study", "storage")
+_BY_HAND = ("space", "objectives", "constraints", "points", "study", "storage", "max_disk")
 
 
 def check(
@@ -54,6 +55,7 @@ def check(
         "points": read_points(document, problems),
         "study": read_study(document, problems),
         "storage": read_storage(document, problems),
+        "max_disk": read_limit(document, problems),
     }
     values.update({key: parsed[key] for key in _BY_HAND if key in values})
     config: Schema | None = None

@@ -21,6 +21,7 @@ from search.options import (
     address_option,
     from_option,
     json_option,
+    max_disk_option,
     rename_option,
     set_option,
     storage_option,
@@ -53,6 +54,7 @@ def cli(*, debug: bool) -> None:
 @click.option("--name", help="Name of the run; left out: method, data and time.")
 @storage_option
 @address_option
+@max_disk_option
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Instead of the file's.")
 @study_option
 @from_option
@@ -64,6 +66,7 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     name: str | None,
     storage: str | None,
     address: str | None,
+    max_disk: str | None,
     trials: int | None,
     study: str | None,
     earlier: tuple[Path, ...],
@@ -72,7 +75,7 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     """Run a sweep; without FILE.yaml the quickstart."""
     from search.config import check_name, load_sweep
 
-    options = {"budget.trials": trials, "study": study}
+    options = {"budget.trials": trials, "study": study, "max_disk": max_disk}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     config = load_sweep(file, (*overrides, *given))
     if name is not None:
@@ -87,11 +90,12 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
 @cli.command()
 @click.argument("run", type=RUN_OR_BUCKET)
 @address_option
-def resume(*, run: str | Path, address: str | None) -> None:
+@max_disk_option
+def resume(*, run: str | Path, address: str | None, max_disk: str | None) -> None:
     """Go on with a sweep that was stopped; one in a bucket is fetched first."""
     from search.sweep import resume as resume_run
 
-    _done(resume_run(run, address=address))
+    _done(resume_run(run, address=address, max_disk=max_disk))
 
 
 @cli.command()

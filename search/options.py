@@ -93,6 +93,11 @@ storage_option = click.option(
     metavar="DIR|s3://...",
     help="Where run directories are made, or the bucket where they are kept.",
 )
+max_disk_option = click.option(
+    "--max-disk",
+    metavar="SIZE",
+    help="Room the run may take, as 20GB: weights off the front make room, the oldest first.",
+)
 study_option = click.option(
     "--study",
     metavar="URL",

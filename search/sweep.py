@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from search.addresses import RUNS, below, check_address, is_address
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.databases import JOURNAL
+from search.disk import read_size
 from search.errors import UserError
 from search.fetch import here
 from search.mirror import check_free, mirrored
@@ -95,10 +96,15 @@ def run_sweep(
     return run.path
 
 
-def resume(run: str | Path, address: str | None = None) -> Path:
+def resume(run: str | Path, address: str | None = None, max_disk: str | None = None) -> Path:
     """Go on with a sweep that was stopped or killed; a finished one is left as it is.
 
     One in a bucket is fetched first.
+
+    Args:
+        run: Its directory, or its address in a bucket.
+        address: Of a Ray cluster; None: this machine.
+        max_disk: Room that it may take from now on, as ``20GB``; None: as before.
 
     Raises:
         UserError: The path is no run, another process drives it, or its data or checkpoint has
@@ -106,7 +112,9 @@ def resume(run: str | Path, address: str | None = None) -> Path:
         SweepFailedError: The first trials all failed in the same way.
         StorageError: The run could not be written any more; it goes on when that is mended.
     """
-    return _go_on(RunDir.open(here(run)), 0, address)
+    if max_disk is not None:
+        read_size(max_disk)
+    return _go_on(RunDir.open(here(run)), 0, address, max_disk)
 
 
 def extend(run: str | Path, trials: int, address: str | None = None) -> Path:
@@ -172,13 +180,15 @@ def _drive(
             session.conclude()
 
 
-def _go_on(run: RunDir, more: int, address: str | None) -> Path:
+def _go_on(run: RunDir, more: int, address: str | None, max_disk: str | None = None) -> Path:
     began = time.monotonic()
     with told(run.path), run.driving():
         config = load_sweep(run.sweep_file, settings=False)
         check_study(config)
         dataset = load_data(config)
         _check_unchanged(run, config, dataset)
+        if max_disk is not None:
+            run.write_info(max_disk=max_disk)
         if more:
             run.write_info(trials=int(run.info()["trials"]) + more)
         _drive(run, config, dataset, began=began, address=address)

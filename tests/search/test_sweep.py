@@ -11,6 +11,7 @@ import pytest
 
 from search import sweep
 from search.config import SweepConfig, load_sweep
+from search.disk import DiskLimitError
 from search.errors import UserError
 from search.results import load_results
 from search.rundir import RunDir, read_json
@@ -220,6 +221,18 @@ def test_the_wall_clock_ends_a_sweep(tmp_path: Path) -> None:
     assert "wall-clock budget" in results.info["sessions"][0]["why"]
     with pytest.raises(UserError, match="wall-clock budget"):
         sweep.resume(path)
+
+
+def test_a_run_without_room_saves_its_trials_and_goes_on_with_more(tmp_path: Path) -> None:
+    slow = config(space=fixed(pause_s=0.05), max_disk="1kB")
+    with pytest.raises(DiskLimitError, match="all of it is needed"):
+        sweep.run_sweep(slow, name="tight", storage=tmp_path)
+    run = RunDir.open(tmp_path / "tight")
+    assert "FAIL" not in {r["state"] for r in run.results()}
+    sweep.resume(run.path, max_disk="1GB")
+    assert [r["state"] for r in run.results()] == ["COMPLETE"] * 6
+    with pytest.raises(UserError, match="found 'much'"):
+        sweep.resume(run.path, max_disk="much")
 
 
 def test_data_that_has_changed_is_not_mixed_with_the_old(tmp_path: Path) -> None:
