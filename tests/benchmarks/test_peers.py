@@ -7,8 +7,9 @@ pytest.importorskip("higher", reason="the extra `bench` is not installed")
 pytest.importorskip("torchopt", reason="the extra `bench` is not installed")
 
 from benchmarks import conventional, peers
-from trainables._core.adapt import HEAD_B, HEAD_W, Rule, adapt
+from trainables._core.adapt import Rule, adapt
 from trainables._core.guidance import build_teacher, student_step, teacher_step
+from trainables._core.heads import HEAD_B, HEAD_W
 from trainables._core.networks import conv4, teacher
 from trainables._core.outer import MetaOptimiser
 from trainables._core.rig import maml_update, student_rig

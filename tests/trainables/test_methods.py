@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.trainables.test_contract import RUN, SHAPE, TINY, data, make  # noqa: F401  the fixture
-from trainables._core.adapt import HEAD_B, HEAD_W, adapt
+from trainables._core.adapt import adapt
 from trainables._core.guidance import adapted_teacher, teacher_step
+from trainables._core.heads import HEAD_B, HEAD_W
 from trainables._core.rig import quick_accuracy
 from trainables._learner import ConfigError, DivergedError
 from trainables.lambda_adaptation import LambdaAdaptation

@@ -8,41 +8,36 @@ when nobody trains them. For the head the gradient is a formula, E being softmax
 
     G_W = E^T f / M,      G_b = column sums of E / M
 
-and where the head alone is updated all steps stay within the support set's Gram matrix:
-
-    z_(t+1) = z_t - (alpha / M) (f f^T + 1) E_t,      W_T = W_0 - (alpha / M) (sum_t E_t)^T f
+and where the head alone is updated (``head_steps``) there is no pass of the network at all.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from typing_extensions import override
 
 from trainables._core.backprop import Suffix
-from trainables._core.heads import by_gram, one_hot
+from trainables._core.head_steps import HeadSteps
+from trainables._core.heads import HEAD_B, HEAD_W, Labels
 from trainables._core.heads import logits as head_logits
 from trainables._core.kernels import added
 from trainables._core.layers import Params, Statistics
 from trainables._core.patterns import check, first_updated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from trainables._core.backprop import Pass
     from trainables._core.networks import Network
 
     # (logits [B, M, N], features [B, M, F]) -> sum over tasks of a task's mean loss
     InnerLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-HEAD_W, HEAD_B = "head.W", "head.b"  # a task's own classifier, [B, N, F] and [B, N]
 
 
 @dataclass(frozen=True)
@@ -171,118 +166,37 @@ def adapt(
     with nullcontext() if train else torch.no_grad():
         prefix = network.run(meta, support, stats, slice(start))
         run = Adapted(network, meta, rule.pattern, [], prefix, stats)
+        classes = Labels.of(labels, rule.ways, support.dtype)
         if start == depth and loss is None and not fomaml:  # these keep their derivatives
             features = network.features(prefix)
-            classifier = network.head.start(meta, features, labels, rule.ways)
-            steps = _HeadSteps(features, labels, classifier, rule, tick)
+            classifier = network.head.start(meta, features, classes)
+            steps = HeadSteps(features, classes.target, classifier, rule.steps, rule.rate, tick)
             run.steps = steps if history else [steps[-1]]
             return run
         kept: deque[Params] = deque(maxlen=None if history else 1)
         if train and not fomaml:
-            for step in _exactly(run, labels, rule, loss):
+            for step in _exactly(run, classes, rule, loss or cross_entropy(labels)):
                 kept.append(step)
                 tick()
             run.steps = list(kept)
         else:
             alone = loss is None
             suffix = Suffix(network, rule.pattern, prefix, run.rows, meta, alone=alone)
-            for step in _plainly(run, suffix, labels, rule, loss, train=train):
+            for step in _plainly(run, suffix, classes, rule, loss, train=train):
                 kept.append(step)
                 tick()
             run.steps = [suffix.leave(step) for step in kept]
     return run
 
 
-class _HeadSteps(Sequence[Params]):
-    """Softmax regression on fixed features; a step's classifier is made when it is asked for.
-
-    A step moves the logits through the Gram matrix of the features, or, where a task has more
-    images than features, through the features themselves. A task that is alone goes without the
-    dimension of tasks.
-    """
-
-    def __init__(
-        self,
-        features: torch.Tensor,
-        labels: torch.Tensor,
-        classifier: tuple[torch.Tensor, torch.Tensor],
-        rule: Rule,
-        tick: Callable[[], None],
-    ) -> None:
-        self._alone = len(features) == 1
-        self._features, weight, bias = (x[0] if self._alone else x for x in (features, *classifier))
-        self._classifier = weight, bias
-        self._scale = rule.rate / features.shape[1]
-        self._target = one_hot(labels, rule.ways, features.dtype)
-        self._said: list[torch.Tensor] = []  # sum_(s <= t) P_s, the predictions so far
-        tick()
-        if rule.steps == 0:
-            return
-        z = head_logits(self._features, weight, bias)
-        moved = self._moves(z, rule.steps)
-        for t in range(rule.steps):
-            if t:
-                z = moved(t, self._said[-1])
-            p = torch.softmax(z, -1)
-            self._said.append(self._said[-1] + p if t else p)
-            tick()
-
-    def _moves(
-        self, first: torch.Tensor, steps: int
-    ) -> Callable[[int, torch.Tensor], torch.Tensor]:
-        """How to get the logits after t steps from the sum of the predictions before them.
-
-        With K = f f^T + 1 it is z_t = z_0 + t s K Y - s K sum_(s < t) P_s, s = alpha / M.
-        """
-        features, target, scale = self._features, self._target, self._scale
-        if steps == 1 or not by_gram(*features.shape[-2:]):
-
-            def through(t: int, said: torch.Tensor) -> torch.Tensor:
-                errors = torch.sub(said, target, alpha=t)
-                step = head_logits(features, errors.mT @ features, errors.sum(-2))
-                return torch.sub(first, step, alpha=scale)
-
-            return through
-        one = features.new_ones(())
-        gram = (torch.addmm if self._alone else torch.baddbmm)(one, features, features.mT)
-        counts = torch.arange(steps, dtype=first.dtype, device=first.device) * scale
-        counts = counts.view(-1, *[1] * first.dim())
-        toward = torch.addcmul(first, counts, gram @ target).unbind()
-        return lambda t, said: added(toward[t], gram, said, -scale)
-
-    @override
-    def __len__(self) -> int:
-        return len(self._said) + 1
-
-    @overload
-    def __getitem__(self, index: int) -> Params: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Params]: ...
-    @override
-    def __getitem__(self, index: int | slice) -> Params | Sequence[Params]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        weight, bias = self._classifier
-        t = range(len(self))[index]
-        if t:
-            errors = torch.sub(self._said[t - 1], self._target, alpha=t)
-            weight = added(weight, errors.mT, self._features, -self._scale)
-            bias = torch.sub(bias, errors.sum(-2), alpha=self._scale)
-        if self._alone:
-            weight, bias = weight[None], bias[None]
-        return {HEAD_W: weight, HEAD_B: bias}
-
-
-def _start(
-    run: Adapted, params: Mapping[str, torch.Tensor], labels: torch.Tensor, ways: int
-) -> Params:
+def _start(run: Adapted, params: Mapping[str, torch.Tensor], labels: Labels) -> Params:
     """The classifier a task starts with; only prototypes need a pass of the suffix for it."""
     head = run.network.head
     features = run.prefix.new_empty(len(run.prefix), 1, 1)
     if head.kind == "prototype":
         x = run.network.run(params, run.prefix, None, slice(run.start, None), run.rows)
         features = run.network.features(x)
-    weight, bias = head.start(run.meta, features, labels, ways)
+    weight, bias = head.start(run.meta, features, labels)
     return {HEAD_W: weight, HEAD_B: bias}
 
 
@@ -296,13 +210,10 @@ def _fast(run: Adapted) -> Params:
     return fast
 
 
-def _exactly(
-    run: Adapted, labels: torch.Tensor, rule: Rule, loss: InnerLoss | None
-) -> Iterator[Params]:
+def _exactly(run: Adapted, labels: Labels, rule: Rule, loss: InnerLoss) -> Iterator[Params]:
     """Steps whose gradients keep their own graph, so that the outer loop goes through them."""
-    step = _fast(run) | _start(run, run.meta, labels, rule.ways)
+    step = _fast(run) | _start(run, run.meta, labels)
     updated = [n for n in step if n not in (HEAD_W, HEAD_B) or run.pattern[-1] == "1"]
-    loss = loss or cross_entropy(labels)
     yield step
     for _ in range(rule.steps):
         params = {**run.meta, **step}
@@ -320,7 +231,7 @@ def _exactly(
 def _plainly(
     run: Adapted,
     suffix: Suffix,
-    labels: torch.Tensor,
+    labels: Labels,
     rule: Rule,
     loss: InnerLoss | None,
     *,
@@ -330,26 +241,25 @@ def _plainly(
 
     They are as the suffix wants them until somebody takes leave of it.
     """
-    target = one_hot(labels, rule.ways, run.prefix.dtype)
-    step, passed = _entered(run, suffix, labels, rule, train=train)
+    step, passed = _entered(run, suffix, labels, train=train)
     yield step
     for _ in range(rule.steps):
-        step = _moved(passed or suffix.forward(step), step, target, rule, loss)
+        step = _moved(passed or suffix.forward(step), step, labels.target, rule, loss)
         passed = None  # its maps go before the next pass makes its own
         yield step
 
 
 def _entered(
-    run: Adapted, suffix: Suffix, labels: torch.Tensor, rule: Rule, *, train: bool
+    run: Adapted, suffix: Suffix, labels: Labels, *, train: bool
 ) -> tuple[Params, Pass | None]:
     """What tasks start with, and the first step's pass where prototypes needed one already."""
     step = suffix.enter(_fast(run))
     if run.network.head.kind != "prototype" or train:
-        step |= suffix.enter(_start(run, run.meta, labels, rule.ways))
+        step |= suffix.enter(_start(run, run.meta, labels))
         return step if train else {n: p.detach() for n, p in step.items()}, None
     passed = suffix.forward(step)
     features = passed.features[None] if suffix.alone else passed.features
-    found = run.network.head.start(run.meta, features, labels, rule.ways)
+    found = run.network.head.start(run.meta, features, labels)
     step |= suffix.enter(dict(zip((HEAD_W, HEAD_B), found, strict=True)))
     return {n: p.detach() for n, p in step.items()}, passed
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 import torch
 import torch.nn.functional as F
 
-from trainables._core.kernels import Kept, added, gather, normed_back, product, scatter
+from trainables._core.kernels import added, gather, product, scatter
 from trainables._core.layers import ConvBlock, Params, matrix, wide
+from trainables._core.norms import Kept, normed_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from trainables._core import distill, evaluate, networks
-from trainables._core.adapt import HEAD_B, HEAD_W, adapt, cross_entropy
+from trainables._core.adapt import adapt, cross_entropy
 from trainables._core.ending import CHUNK
+from trainables._core.heads import HEAD_B, HEAD_W
 from trainables._core.heads import logits as head_logits
 from trainables._core.lease import node
 from trainables._core.outer import MetaOptimiser, Objective, learn, query_logits, task_loss

@@ -20,7 +20,21 @@ if TYPE_CHECKING:
     from trainables._core.layers import Params
 
 HEADS = ("linear", "prototype", "shared")
+HEAD_W, HEAD_B = "head.W", "head.b"  # a task's own classifier, [B, N, F] and [B, N]
 START_SPREAD = 2.0  # s starts at this over F: our default, by measurement
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Classes of a task's images: ``ids [M]`` in 0..N-1, and one-hot, ``target [M, N]``."""
+
+    ids: torch.Tensor
+    target: torch.Tensor
+
+    @classmethod
+    def of(cls, ids: torch.Tensor, ways: int, dtype: torch.dtype) -> Labels:
+        """Both, from the first; a forward pass wants the second more than once."""
+        return cls(ids, one_hot(ids, ways, dtype))
 
 
 @dataclass(frozen=True)
@@ -54,16 +68,14 @@ class Head:
         self,
         params: Mapping[str, torch.Tensor],
         features: torch.Tensor,
-        labels: torch.Tensor,
-        ways: int,
+        labels: Labels,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The classifier a task starts with.
 
         Args:
             params: the network's meta-parameters.
             features: support features ``[B, M, F]``.
-            labels: classes ``[M]`` in 0..ways-1, the same order in every task.
-            ways: classes of these tasks.
+            labels: the tasks' classes, the same order in every task.
 
         Returns:
             Weights ``[B, N, F]`` and biases ``[B, N]``, each task's own.
@@ -71,11 +83,10 @@ class Head:
         Raises:
             ValueError: a linear head meets a number of classes it was not trained for.
         """
-        tasks = features.shape[0]
+        tasks, ways = features.shape[0], labels.target.shape[1]
         if self.kind == "prototype":
             sums = features.new_zeros(tasks, ways, features.shape[-1])
-            counts = one_hot(labels, ways, features.dtype).sum(0)
-            means = sums.index_add(1, labels, features) / counts.unsqueeze(-1)
+            means = sums.index_add(1, labels.ids, features) / labels.target.sum(0).unsqueeze(-1)
             scale = params["head.scale"]
             return 2 * scale * means, -scale * means.square().sum(-1)
         weight, bias = params["head.weight"], params["head.bias"]

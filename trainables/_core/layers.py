@@ -18,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from typing_extensions import override
 
-from trainables._core.kernels import EPS, Window, gather, normalise, normed, patches, product
+from trainables._core.kernels import Window, gather, patches, product
+from trainables._core.norms import EPS, normalise, normed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainables._core.kernels import Kept
+    from trainables._core.norms import Kept
 
 Params = dict[str, torch.Tensor]
 Shape = tuple[int, ...]

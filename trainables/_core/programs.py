@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 from typing_extensions import override
 
-from trainables._core.adapt import HEAD_B, HEAD_W
-from trainables._core.heads import by_gram
-from trainables._core.kernels import EPS
+from trainables._core.heads import HEAD_B, HEAD_W, by_gram
 from trainables._core.layers import ConvBlock, group_size
+from trainables._core.norms import EPS
 from trainables._core.patterns import first_updated
 from trainables._core.residual import ResidualStage
 from trainables._core.tape import Entry, Maps, Tape, lists_of, windows

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from trainables._core.heads import Labels
 from trainables._core.heads import logits as head_logits
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def adapt_one(
         Every body tensor and the task's classifier ``head.W [N, F]``, ``head.b [N]``.
     """
     first = network.features(network.run(meta, support[None]))
-    weight, bias = network.head.start(meta, first, labels, rule.ways)
+    weight, bias = network.head.start(meta, first, Labels.of(labels, rule.ways, first.dtype))
     params = {n: p.clone() for n, p in meta.items()}  # the prototypes depend on theta, not on these
     params |= {"head.W": weight[0], "head.b": bias[0]}
     layer_of = {n: i for i, layer in enumerate(network.body) for n in layer.names}

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from trainables._core.kernels import EPS, Window, looks_at, seen_by
+from trainables._core.kernels import Window, looks_at, seen_by
 from trainables._core.layers import ConvBlock, group_size, wide
+from trainables._core.norms import EPS
 from trainables._core.residual import ResidualStage
 
 if TYPE_CHECKING:

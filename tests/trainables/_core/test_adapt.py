@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables._core import cost, layers
-from trainables._core.adapt import HEAD_B, HEAD_W, Rule, adapt
+from trainables._core.adapt import Rule, adapt
 from trainables._core.episodes import channels_last
+from trainables._core.heads import HEAD_B, HEAD_W
 from trainables._core.networks import conv4, teacher
 from trainables._core.patterns import candidates
 from trainables._core.reference import adapt_one

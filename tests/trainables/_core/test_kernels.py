@@ -6,18 +6,10 @@ from torch.nn import functional
 
 from trainables._core import kernels
 from trainables._core.adapt import Rule, adapt, cross_entropy
-from trainables._core.kernels import (
-    Window,
-    gather,
-    normalise,
-    normed,
-    normed_back,
-    patches,
-    product,
-    scatter,
-)
+from trainables._core.kernels import Window, gather, patches, product, scatter
 from trainables._core.layers import conv, wide
 from trainables._core.networks import conv4
+from trainables._core.norms import normalise, normed, normed_back
 
 
 def drawn(*shape, seed=0, grad=True):

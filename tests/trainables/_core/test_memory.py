@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from trainables._core import memory
-from trainables._core.adapt import HEAD_B, HEAD_W, Rule, adapt
+from trainables._core.adapt import Rule, adapt
 from trainables._core.cost import MIB
 from trainables._core.episodes import Episodes
 from trainables._core.evaluate import Setting
+from trainables._core.heads import HEAD_B, HEAD_W
 from trainables._core.memory import Ledger, adapt_mib
 from trainables._core.networks import conv4, teacher
 from trainables._core.patterns import candidates, first_updated
