@@ -106,8 +106,7 @@ class Disk:
             return
         size = taken(self._recorder.run.path)
         for record in self._spare() if size > self._limit else []:
-            self._clear(record)
-            size = taken(self._recorder.run.path)
+            size -= self._clear(record)
             if size <= self._limit:
                 break
         if size > self._limit:
@@ -147,11 +146,17 @@ class Disk:
         folder = self._recorder.run.trial(record.id)
         return [path for path in (folder / "student", folder / SCORES) if path.exists()]
 
-    def _clear(self, record: Record) -> None:
+    def _clear(self, record: Record) -> int:
+        """Delete a trial's weights, and return how much room that made: others may share them."""
         record.notes.append("its weights were deleted to make room (max_disk)")
         self._recorder.amend(record.id, {})  # before: what a kill leaves is said to be gone
+        freed = 0
         for path in self._weights(record):
+            files = [path, *path.rglob("*")] if path.is_dir() else [path]
+            told = [file.stat() for file in files if file.is_file()]
+            freed += sum(one.st_size for one in told if one.st_nlink == 1)
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        return freed

@@ -3,8 +3,8 @@
 ::
 
     RUN/sweep.yaml            the resolved sweep file
-    RUN/run.json              name, method, versions, data fingerprint, study name, sessions, and the
-                              bucket that keeps a copy
+    RUN/run.json              name, method, versions, data fingerprint, study name, sessions,
+                              the bucket that keeps a copy
     RUN/study.journal         the Optuna journal, unless the study is in a database; the driver
                               is its only writer
     RUN/warm_start.json       what earlier runs observed, told to the study before its first trial

@@ -107,6 +107,18 @@ def test_without_a_limit_and_between_two_looks_nothing_is_touched(run: RunDir) -
     assert taken(run.path) <= 2000 * KB
 
 
+def test_weights_that_trials_share_are_gone_with_the_last_of_them(run: RunDir) -> None:
+    weights = "student/model.safetensors"
+    for number in (7, 8):  # adapted from trial 9's model
+        (run.trial(number) / weights).unlink()
+        os.link(run.trial(9) / weights, run.trial(number) / weights)
+    before = taken(run.path)
+    disk = Disk(recorder(run), CONFIG, before - 90 * KB)
+    disk.tick()
+    assert with_weights(run) == [0, 1, 2, 3, 4, 5, 6, 10]
+    assert taken(run.path) < before - 90 * KB
+
+
 def test_names_of_one_file_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(bytes(5 * KB))
     os.link(tmp_path / "a", tmp_path / "b")
