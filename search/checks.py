@@ -10,12 +10,12 @@ from search import registry
 from search.addresses import read_storage
 from search.constraints import Constraint, contradictions
 from search.databases import read_study
-from search.disk import read_limit
 from search.documents import Document, Place, kind
 from search.entries import read_entry, samples
 from search.errors import Problem, UserError, nearest, suggest
 from search.metrics import METRICS, USABLE, refusal
 from search.proposals import read_points
+from search.sizes import read_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

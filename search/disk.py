@@ -7,12 +7,11 @@ state and the sweep stops.
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from typing import TYPE_CHECKING
 
-from search.errors import FailedError, UserError
+from search.errors import FailedError
 from search.pareto import front, losses
 from search.rundir import SCORES
 
@@ -21,47 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from search.config import SweepConfig
-    from search.documents import Document
-    from search.errors import Problem
     from search.recorder import Record, Recorder
 
 BEST = 5  # feasible trials that keep their weights besides the front; our default
 EVERY_S, SHARE = 5.0, 0.05  # between two looks, and the share of the time they take; our default
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B?", re.IGNORECASE)
-_FORM = "The room a run may take is a size, as 500MB, 20GB or 1TiB"
 
 
 class DiskLimitError(FailedError):
     """A run takes more room than it may, and nothing of it can be spared."""
-
-
-def read_size(text: str) -> int:
-    """Return a size in bytes; 0 for an empty text, which is no limit.
-
-    Example:
-        >>> read_size("20GB"), read_size("1.5 MiB"), read_size("")
-        (20000000000, 1572864, 0)
-
-    Raises:
-        UserError: It is none.
-    """
-    found = _SIZE.fullmatch(text.strip())
-    if found is None and text:
-        raise UserError(f"{_FORM}; found {text!r}.")
-    if found is None:
-        return 0
-    power = "KMGT".index(found[2].upper()) + 1
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
-
-
-def read_limit(document: Document, problems: list[Problem]) -> object:
-    """Read the key ``max_disk``."""
-    raw = document.values.get("max_disk")
-    try:
-        read_size("" if raw is None else str(raw))
-    except UserError as error:
-        problems.append(document.problem(("max_disk",), str(error)))
-    return raw if raw is None else str(raw)
 
 
 def taken(folder: Path) -> int:

@@ -21,7 +21,7 @@ from search._optuna import Study, study_name
 from search._tensorboard import BoardWriter
 from search.adaptations import further_settings
 from search.databases import JOURNAL
-from search.disk import Disk, read_size
+from search.disk import Disk
 from search.errors import FailedError, UserError
 from search.figures import front_png
 from search.fresh import fresh_score
@@ -37,6 +37,7 @@ from search.recorder import Observer, Recorder
 from search.refusal import Gate
 from search.results import box_of, load_results
 from search.rundir import FINISHED, REFUSED, RunDir, now
+from search.sizes import read_size
 from search.warm import read_warm_start
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape, score_on_test_classes

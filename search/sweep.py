@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 from search.addresses import RUNS, below, check_address, is_address
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.databases import JOURNAL
-from search.disk import read_size
 from search.errors import UserError
 from search.fetch import here
 from search.mirror import check_free, mirrored
 from search.preflight import check_gpu, check_networks, check_study, checkpoints, load_data
 from search.rundir import FINISHED, RunDir, now
+from search.sizes import read_size
 from search.storage import told
 from search.warm import NO_WARM_START, WarmStart, gather, write_warm_start
 

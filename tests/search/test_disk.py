@@ -10,10 +10,11 @@ import pytest
 
 from search.config import SweepConfig, load_sweep
 from search.constraints import Constraint
-from search.disk import BEST, EVERY_S, Disk, DiskLimitError, read_size, taken
+from search.disk import BEST, EVERY_S, Disk, DiskLimitError, taken
 from search.errors import UserError
 from search.recorder import Recorder
 from search.rundir import SCORES, RunDir, read_json
+from search.sizes import read_size
 
 if TYPE_CHECKING:
     from pathlib import Path
