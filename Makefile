@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: sweep test slow check faults bench bench-check clean
+.PHONY: sweep test slow check docs faults bench bench-check clean
 
 sweep: $(READY)  ## the quickstart: embedded data, a few minutes on two cores
 	$(BIN)/fewtune sweep
@@ -22,6 +22,9 @@ check: $(READY)  ## format, lint, types, architecture
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)  ## what of the documents follows from the code: docs/reference.md
+	$(BIN)/python -m docs.reference
 
 faults: $(READY)  ## every fault of a cluster with all its repeats, on three hosts: an hour, as root
 	$(BIN)/python -m benchmarks.faults

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Stopper
 from typing_extensions import override
 
+from search.progress import counted
 from search.spending import used_up
 
 if TYPE_CHECKING:
@@ -57,6 +58,25 @@ class Limits(Stopper):
         """Note which trials run, at every turn; after Ctrl-C those are waited for."""
         if self.interrupted():
             self._saving = running if self._saving is None else self._saving & running
+
+    def settle(self, missing: int) -> str:
+        """Cut what a limit left running, and say what it stopped.
+
+        One that was reached with the last trial stopped nothing: ``why`` is empty then.
+
+        Args:
+            missing: Trials that the run lacks, those left running among them.
+        """
+        if not self.why or self.hopeless:
+            return ""
+        left = [n for n in self.recorder.reconcile() if n in self.recorder.records]
+        cut = sum(self.recorder.records[n].of is None for n in left)
+        for number in left:
+            self.recorder.cut(number, self.why)
+        if not missing:
+            self.why = ""
+        counts = {"cut short": cut, "not run": missing - cut}
+        return ", ".join(f"{counted(n, 'trial')} {what}" for what, n in counts.items() if n)
 
     @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

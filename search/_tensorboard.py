@@ -1,13 +1,16 @@
 """The one door to TensorBoard: what the driver writes while trials run.
 
 No TensorFlow: events go through TensorBoard's own writer. HParams needs one experiment record at
-the root that names every column; written per trial, the columns of conditional spaces vanish.
+the root that names every column; written per trial, the columns of conditional spaces vanish. A
+trial's row is written when it ends: TensorBoard reads it once, and it says how the trial ended.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tensorboard.compat.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
@@ -29,7 +32,11 @@ if TYPE_CHECKING:
     from search.recorder import Record
 
 Proto: TypeAlias = Any  # protobuf classes are made at run time
-_CURVES = ("teacher_accuracy", "train_accuracy", "tasks_per_s")  # beside objectives, while training
+_CURVES = ("teacher_accuracy", "train_accuracy", "outer_rate", "tasks_per_s", "process_mib")
+BEST = "best/"  # before a metric's name: what HParams shows of it
+OUTCOME = "outcome"  # a column of HParams: how the trial ended, and why
+BY_STEP = "by_inner_step/"  # before chosen and all_layers: accuracy over inner steps
+AFTER = ("fresh_accuracy", "test_accuracy")  # measured of the front, when the sweep ends
 _ROW_ONLY = ("iteration", "finished", "table", "failure", "notes")
 
 
@@ -69,8 +76,27 @@ class BoardWriter:
 
     def table(self, number: int, png: bytes, size: tuple[int, int]) -> None:
         """Show the picture of a trial's table beside its numbers; the trial may have ended."""
+        self._beside(number, _image("patterns", png, size))
+
+    def concluded(
+        self, number: int, metrics: Mapping[str, Any], episode: tuple[bytes, tuple[int, int]] | None
+    ) -> None:
+        """Show what came of a trial after it had ended.
+
+        Args:
+            number: The trial.
+            metrics: As its test accuracy; for HParams.
+            episode: A picture, and its width and height; None: there is none.
+        """
+        told = {name: value for name, value in metrics.items() if _is_number(value)}
+        values = [_scalar(BEST + name, value) for name, value in told.items()]
+        if episode is not None:
+            values.append(_image("episode", *episode))
+        self._beside(number, *values)  # one file: each is opened in the order of their names
+
+    def _beside(self, number: int, *values: Proto) -> None:
         ended = number not in self._open
-        self._add(self._writer(number), _image("patterns", png, size))
+        self._add(self._writer(number), *values)
         if ended:
             self._open.pop(number).close()
 
@@ -81,8 +107,10 @@ class BoardWriter:
         self._open.clear()
 
     def started(self, record: Record) -> None:
-        """Open a session of HParams with the trial's configuration."""
-        self._add(self._writer(record.id), session_start(record.config))
+        """Show the trial's configuration as a text."""
+        rows = [f"| {name} | {value} |" for name, value in record.config.items()]
+        table = "\n".join(["| parameter | value |", "|---|---|", *rows])
+        self._add(self._writer(record.id), _text("configuration", table))
 
     def reported(self, record: Record, row: Mapping[str, Any]) -> None:
         """Write every number of a report as a scalar of that name."""
@@ -90,14 +118,18 @@ class BoardWriter:
         told = {n: v for n, v in row.items() if n not in _ROW_ONLY and _is_number(v)}
         scalars = [_scalar(name, value) for name, value in told.items()]
         self._add(writer, *scalars, step=int(row.get("iteration", 0)))  # one event: half the bytes
+        if row.get("finished"):
+            for step, values in sorted(by_step(row).items()):
+                self._add(writer, *(_scalar(BY_STEP + n, v) for n, v in values.items()), step=step)
         writer.flush()
 
     def finished(self, record: Record) -> None:
-        """Close the session, with the trial's last word as a text."""
+        """Write the trial's row of HParams, and its last word as a text."""
         writer = self._writer(record.id)
         done = record.state == "COMPLETE"
         status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
         self._add(writer, _text("result", _result(record)))
+        self._add(writer, session_start(record), *best_scalars(record))
         self._add(writer, session_end(status))
         writer.close()
         self._open.pop(record.id, None)
@@ -116,14 +148,22 @@ class BoardWriter:
 def experiment(space: Space, objectives: Sequence[str]) -> Proto:
     """The record that names every column: each parameter of the space and each metric."""
     numeric = [name for name, metric in METRICS.items() if metric.usable]
-    names = dict.fromkeys([*objectives, *numeric, "test_accuracy", "loss"])
+    names = dict.fromkeys([*objectives, *numeric, *AFTER, "loss"])
     data = api_pb2.Experiment(
         description="fewtune: one session for each trial",
         time_created_secs=time.time(),
-        hparam_infos=[_column(name, domain) for name, domain in space.items()],
+        hparam_infos=[
+            *(_column(name, domain) for name, domain in space.items()),
+            api_pb2.HParamInfo(
+                name=OUTCOME,
+                display_name=OUTCOME,
+                description="how the trial ended, and why",
+                type=api_pb2.DATA_TYPE_STRING,
+            ),
+        ],
         metric_infos=[
             api_pb2.MetricInfo(
-                name=api_pb2.MetricName(tag=name),
+                name=api_pb2.MetricName(tag=BEST + name),
                 display_name=name,
                 description=METRICS[name].meaning if name in METRICS else "",
             )
@@ -142,6 +182,7 @@ def layout(objectives: Sequence[str]) -> Proto:
     tags = {
         "the search": ["hypervolume/by_trials", "hypervolume/by_trial_seconds"],
         "trials": [*dict.fromkeys(["loss", "accuracy", *objectives, *_CURVES])],
+        "validation accuracy at each inner step": [f"{BY_STEP}chosen", f"{BY_STEP}all_layers"],
     }
     screen = layout_pb2.Layout(
         category=[
@@ -161,10 +202,13 @@ def _chart(tag: str) -> Proto:
     return layout_pb2.Chart(title=tag, multiline=lines)
 
 
-def session_start(config: Mapping[str, Value]) -> Proto:
-    """The record that gives one trial's parameters."""
-    start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
-    for name, value in config.items():
+def session_start(record: Record) -> Proto:
+    """The record that gives one trial's parameters, and how it ended."""
+    began = datetime.fromisoformat(record.started).timestamp() if record.started else time.time()
+    start = plugin_data_pb2.SessionStartInfo(start_time_secs=began)
+    why = _why(record)
+    told = record.state.lower() + (f": {why}" if why else "")
+    for name, value in {**record.config, OUTCOME: told}.items():
         if isinstance(value, bool):
             start.hparams[name].bool_value = value
         elif isinstance(value, str):
@@ -180,6 +224,37 @@ def session_end(status: int) -> Proto:
     end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
     data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
     return _hparams(metadata.SESSION_END_INFO_TAG, data)
+
+
+def best_scalars(record: Record) -> list[Proto]:
+    """What HParams shows of a trial: of one that completed its result, of another its best report.
+
+    The loss is the lowest reported of either.
+    """
+    found = {name: v for name, v in record.metrics.items() if _is_number(v) and name in METRICS}
+    for name in (*found, "loss"):
+        if name == "loss" or record.state != "COMPLETE":
+            curve = [row[name] for row in record.reports if _is_number(row.get(name))]
+            highest = name in METRICS and METRICS[name].better == "max"
+            if curve:
+                found[name] = max(curve) if highest else min(curve)
+    return [_scalar(BEST + name, value) for name, value in found.items()]
+
+
+def by_step(row: Mapping[str, Any]) -> dict[int, dict[str, float]]:
+    """Inner step -> accuracy of the chosen pattern, and of all layers, as far as each was scored.
+
+    Args:
+        row: A trial's last report, with its table.
+    """
+    found: dict[int, dict[str, float]] = {}
+    for entry in json.loads(row.get("table", "[]")):
+        pattern, accuracy = entry["pattern"], entry.get("accuracy")
+        names = {"chosen": pattern == row.get("pattern"), "all_layers": "0" not in pattern}
+        told = {name: accuracy for name, holds in names.items() if holds and _is_number(accuracy)}
+        if told:
+            found.setdefault(int(entry["step"]), {}).update(told)
+    return found
 
 
 def _column(name: str, domain: Domain) -> Proto:
@@ -227,12 +302,17 @@ def _text(tag: str, markdown: str) -> Proto:
 
 
 def _result(record: Record) -> str:
-    why = record.stopped
-    if record.failure is not None:
-        why = f"{record.failure['kind']}: {record.failure['reason']}"
+    why = _why(record)
     head = f"**{record.state}** after {record.cost_s:.1f} s{f' - {why}' if why else ''}"
     rows = [f"| {k} | {show(k, v)} |" for k, v in record.metrics.items()]
     return "\n".join([head, "", "| metric | value |", "|---|---|", *rows])
+
+
+def _why(record: Record) -> str:
+    """Say why a trial did not complete; nothing of one that did."""
+    if record.failure is None:
+        return record.stopped
+    return f"{record.failure['kind']}: {record.failure['reason']}"
 
 
 def _is_number(value: object) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -41,10 +41,19 @@ if TYPE_CHECKING:
     from trainables._ray import TrialSettings
 
 RESTARTS = 2  # of a trial whose process dies; nodes that are lost do not count; our default
+LOSSES = 20  # of nodes that one trial may survive; further ones count as deaths: our default
 NODE_LOST = "node lost"
 _SIGNS = {
     OUT_OF_MEMORY: ("outofmemory", "memory running low"),
-    NODE_LOST: ("node died", "node has died", "nodediederror", "marked dead", "node failure"),
+    # a process on a node that has just died is unavailable first, as long as Ray takes to notice
+    NODE_LOST: (
+        "node died",
+        "node has died",
+        "nodediederror",
+        "marked dead",
+        "node failure",
+        "is unavailable",
+    ),
 }
 _TUNES_OWN = {*AUTO_RESULT_KEYS, TRIAL_ID, DONE, SHOULD_CHECKPOINT}
 
@@ -131,6 +140,7 @@ class Reporter(Callback):
     ) -> None:
         self.recorder, self._ticks, self._limits = recorder, ticks, limits
         self._broken: Exception | None = None
+        self._losses: Counter[int] = Counter()
 
     @override
     def on_trial_result(
@@ -170,7 +180,7 @@ class Reporter(Callback):
     ) -> None:
         """Have a trial whose process ran out of memory go on with fewer tasks at a time.
 
-        That a node is lost is not held against it.
+        That a node is lost, or cannot be reached, is not held against it.
         """
         text = last_failure(trial)
         if self._of_storage(text):
@@ -178,7 +188,8 @@ class Reporter(Callback):
         kind, _ = died(text)
         if kind == OUT_OF_MEMORY:
             trial.config["halvings"] = trial.config.get("halvings", 0) + 1
-        elif kind == NODE_LOST:
+        elif kind == NODE_LOST and self._losses[trial.config["id"]] < LOSSES:
+            self._losses[trial.config["id"]] += 1
             trial.run_metadata.num_failures -= 1
 
     @override

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -48,8 +49,9 @@ def check(
     """
     values = {key: value for key, value in document.values.items() if value is not None}
     problems: list[Problem] = []
+    method = _method(document, problems, settings=settings)
     parsed: dict[str, Any] = {
-        "space": _space(document, problems, settings=settings),
+        "space": _space(document, problems, method, settings=settings),
         "objectives": _objectives(document, problems),
         "constraints": _constraints(document, problems),
         "points": read_points(document, problems),
@@ -63,25 +65,46 @@ def check(
         config = schema.model_validate(values)
     except ValidationError as error:
         problems += [_worded(document, schema, one) for one in error.errors()]
-    _names(document, problems)
-    _taught(document, problems, parsed["objectives"], parsed["constraints"])
+    _source(document, problems)
+    asked: dict[Place, str] = {("objectives", name): name for name in parsed["objectives"]}
+    asked |= {("constraints", n): c.metric for n, c in enumerate(parsed["constraints"])}
+    _taught(document, problems, method, asked)
     _gpu(document, problems)
     return (None if problems else config), problems
 
 
+def _method(document: Document, problems: list[Problem], *, settings: bool) -> str | None:
+    """Return the method where it can be asked; one from outside is imported with ``settings``."""
+    method = document.values.get("method")
+    if not isinstance(method, str):
+        return None
+    said = ""
+    if not (registry.described(method) or registry.exists(method)):
+        folder = f" A folder is written with a slash: ./{method}." if Path(method).is_dir() else ""
+        said = f"There is no method {method}. {suggest(method, registry.names())}{folder}"
+    elif settings:
+        try:
+            registry.admit(method)
+        except UserError as error:
+            said = str(error)
+    if said:
+        problems.append(document.problem(("method",), said))
+    return None if said else method
+
+
 def _space(
-    document: Document, problems: list[Problem], *, settings: bool
+    document: Document, problems: list[Problem], method: str | None, *, settings: bool
 ) -> dict[str, Domain] | None:
     raw = document.values.get("space")
-    method = document.values.get("method")
     if raw is None:
         return {}
     if not isinstance(raw, dict):
         problems.append(document.problem(("space",), _not_mapping(raw)))
         return {}
-    if method not in registry.METHODS:
+    if method is None:
         return {}
     known = registry.defaults(method) if settings else {}
+    searched = registry.space(method) if registry.described(method) else {}
     domains: dict[str, Domain] = {}
     for name, entry in raw.items():
         place: Place = ("space", name)
@@ -89,8 +112,7 @@ def _space(
             problems.append(document.problem(place, _unknown_parameter(name, entry, known)))
             continue
         try:
-            own = registry.space(method).get(name)
-            domains[name] = read_entry(entry, like=known.get(name), own=own)
+            domains[name] = read_entry(entry, like=known.get(name), own=searched.get(name))
             if settings:
                 _try_values(method, name, domains[name])
         except (UserError, ValueError) as error:
@@ -156,11 +178,7 @@ def _constraints(document: Document, problems: list[Problem]) -> tuple[Constrain
     return tuple(parsed)
 
 
-def _names(document: Document, problems: list[Problem]) -> None:
-    method = document.values.get("method")
-    if isinstance(method, str) and method not in registry.METHODS:
-        sentence = f"There is no method {method}. {suggest(method, registry.METHODS)}"
-        problems.append(document.problem(("method",), sentence))
+def _source(document: Document, problems: list[Problem]) -> None:
     data = document.values.get("data")
     source = data.get("source") if isinstance(data, dict) else None
     if isinstance(source, str) and source not in registry.sources():
@@ -171,20 +189,17 @@ def _names(document: Document, problems: list[Problem]) -> None:
 def _taught(
     document: Document,
     problems: list[Problem],
-    objectives: Mapping[str, str],
-    constraints: tuple[Constraint, ...],
+    method: str | None,
+    asked: Mapping[Place, str],
 ) -> None:
     """Refuse what only a method with a teacher has, where there is none: every trial would fail."""
-    method = document.values.get("method")
-    if method not in registry.METHODS or _has_teacher(method):
+    if method is None or not registry.described(method) or _has_teacher(method):
         return
     others = [name for name in registry.METHODS if _has_teacher(name)]
-    asked: dict[Place, str] = {("objectives", name): name for name in objectives}
-    asked |= {("constraints", number): c.metric for number, c in enumerate(constraints)}
     for place, name in asked.items():
         if name in METRICS and METRICS[name].taught:
             found = f"{name} is of methods with a teacher ({', '.join(others)})"
-            problems.append(document.problem(place, f"{found}; {method} has none."))
+            problems.append(document.problem(place, f"{found}; {registry.title(method)} has none."))
 
 
 def _has_teacher(method: str) -> bool:

@@ -29,7 +29,6 @@ from search.options import (
     version_option,
 )
 from search.outlets import console, echo, end, tidy_stdout, write_json
-from search.registry import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -219,14 +218,20 @@ def methods(*, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("method", type=click.Choice(METHODS), metavar="METHOD")
+@click.argument("method")
 @json_option
 def space(*, method: str, as_json: bool) -> None:
-    """Show what a method searches, and why within these bounds."""
+    """Show what a method searches, and why within these bounds.
+
+    METHOD is a name from `fewtune methods`, or a folder of your own, as ./my_method; its code runs.
+    """
+    from search import registry
     from search.listing import print_space, space_document
+    from search.outside import absolute
 
     with tidy_stdout():
-        document = space_document(method)
+        registry.admit(absolute(method))
+        document = space_document(absolute(method))
     if as_json:
         write_json(document)
         return

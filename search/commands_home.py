@@ -49,6 +49,7 @@ from search.outlets import DONE, FAILED, console, echo, tidy_stdout, write_json
     help="Adaptation and student as programs for torch and ONNX.",
 )
 @click.option("--int8", is_flag=True, help="Weights as int8, with the accuracy they keep.")
+@json_option
 def export(  # noqa: PLR0913 - one argument for each word of the command
     *,
     run: Path,
@@ -58,6 +59,7 @@ def export(  # noqa: PLR0913 - one argument for each word of the command
     out: Path,
     programs: bool,
     int8: bool,
+    as_json: bool,
 ) -> None:
     """Write a configuration and its student as a bundle."""
     from search.constraints import read_bound
@@ -74,6 +76,9 @@ def export(  # noqa: PLR0913 - one argument for each word of the command
             written = export_all(run, most, out, minima=least, extras=extras)
         else:
             written = [write_bundle(run, choice, most, out, minima=least, extras=extras)]
+    if as_json:
+        write_json({"bundles": [one.to_json() for one in written]})
+        return
     for one in written:
         echo(one.sentence)
 

@@ -47,10 +47,10 @@ class DataConfig(_Section):
         ways: N, classes of a task.
         shots: K, support images per class.
         queries: Q, query images per class.
-        path: Where the source's archives or folders are; None: the directory ``FEWTUNE_DATA``.
-        split: A file that assigns classes to train, validation and test; None: the source's own.
-        size: Side of the images in pixels; None: the source's own.
-        channels: 1 grey, 3 colour; None: the source's own.
+        path: Where the source's archives or folders are; left out: the directory ``FEWTUNE_DATA``.
+        split: A file that assigns classes to train, validation and test; left out: the source's.
+        size: Side of the images in pixels; left out: the source's own.
+        channels: 1 grey, 3 colour; left out: the source's own.
         seed: Draws the glyphs and a split where none is given. Apart from the sweep's seed, so
             that sweeps with different seeds see the same classes.
     """
@@ -84,11 +84,11 @@ class BudgetConfig(_Section):
     Attributes:
         trials: Configurations tried.
         iterations: Meta-iterations per trial.
-        hours: Wall-clock hours of the whole sweep; None: no limit.
-        cpu_hours: Hours times CPU cores held by trials; None: no limit.
-        gpu_hours: Hours times GPUs held by trials; None: no limit.
-        plateau: The rule that stops a sweep whose hypervolume stands still; None: off.
-        trial_hours: Hours of a single trial, which fails then; None: no limit.
+        hours: Wall-clock hours of the whole sweep; left out: no limit.
+        cpu_hours: Hours times CPU cores held by trials; left out: no limit.
+        gpu_hours: Hours times GPUs held by trials; left out: no limit.
+        plateau: The rule that stops a sweep whose hypervolume stands still; left out: off.
+        trial_hours: Hours of a single trial, which fails then; left out: no limit.
     """
 
     trials: _Count = 32
@@ -106,7 +106,7 @@ class ResourcesConfig(_Section):
     Attributes:
         cpu: CPU cores.
         gpu: GPUs; below 1 it is a share of one, from 1 on a whole number.
-        concurrent: Trials at a time at most; None: as many as the resources allow.
+        concurrent: Trials at a time at most; left out: as many as the resources allow.
         scales: Whether the cluster starts nodes for trials that wait: up to ``concurrent`` of them
             are asked for, whatever it has at the start.
     """
@@ -141,7 +141,7 @@ class EarlyStoppingConfig(_Section):
     """When a trial is given up before its last meta-iteration.
 
     Attributes:
-        enabled: Whether it is at all.
+        enabled: Whether trials are given up at all.
         by: ``pareto`` keeps the whole front of a rung; ``asha`` is Ray's own, on one metric.
         metric: What ``asha`` compares by; one that is known during training.
         grace: Share of the meta-iterations that every trial gets.
@@ -165,16 +165,16 @@ class SweepConfig(_Section):
     Attributes:
         method: A name from ``fewtune methods``.
         space: The parameters whose domain differs from the method's own; a value fixes one.
-        objectives: Metric -> direction.
+        objectives: Metric -> ``max`` or ``min``.
         constraints: Bounds that a trial must keep to be feasible.
-        seed: Of the sampler and of every trial.
+        seed: Seeds the sampler and every trial.
         points: Configurations tried before anything is drawn, in their order; what one leaves out
             has the method's default, brought into the space.
         study: Where the study lies: ``journal``, a file of the run; or a database, by a URL that
             leaves its password to the environment.
         storage: Directory, or address of a bucket, under which run directories are made.
-        max_disk: Room that the run may take, as ``20GB``; None: no limit.
-        name: Of the run; None: made from the method, the data and the time.
+        max_disk: Room that the run may take, as ``20GB``; left out: no limit.
+        name: Name of the run; left out: made from the method, the data and the time.
     """
 
     method: str

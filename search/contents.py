@@ -11,6 +11,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from search import registry
 from search.documents import read_value
 from search.errors import UserError
 from search.history import history
@@ -98,7 +99,8 @@ def _head(results: RunResults, where: str) -> dict[str, Any]:
     config, info = results.config, results.info
     own = [t for t in results.trials if t.get("of") is None]
     count = {s: sum(t["state"] == s for t in own) for s in (*FINISHED, "RUNNING", REFUSED)}
-    words = ("complete", "stopped early", "failed", "not finished", "refused before training")
+    left = "not finished" if results.driven else "interrupted"
+    words = ("complete", "stopped early", "failed", left, "refused before training")
     told = [f"{n} {word}" for n, word in zip(count.values(), words, strict=True) if n]
     beside = len(results.trials) - len(own)
     volume = results.hypervolume()
@@ -106,7 +108,8 @@ def _head(results: RunResults, where: str) -> dict[str, Any]:
     return {
         "name": str(info.get("name", results.run.path.name)),
         "run": where,
-        "what": f"{config.method} on {data.source}, {data.ways}-way {data.shots}-shot",
+        "what": f"{registry.title(config.method)} on {data.source}, "
+        f"{data.ways}-way {data.shots}-shot",
         "trials": f"{counted(len(own), 'trial')}: {', '.join(told) or 'none'}"
         + (f"; and {counted(beside, 'further adaptation')} of their models" if beside else ""),
         "hypervolume": volume,

@@ -16,7 +16,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from search import findings
+from search import findings, registry
 from search.addresses import RUNS, is_address, shown
 from search.bucket import check_bucket
 from search.errors import UserError
@@ -158,8 +158,9 @@ def _step_there(config: SweepConfig, settings: Mapping[str, Value], data: Any) -
 
     wanted = config.resources
     answer = _nodes.as_a_trial(
-        step, config, dict(settings), data, cpu=wanted.cpu, gpu=wanted.gpu, patience_s=STEP_S
-    )
+        step, config, dict(settings), data, registry.carry(config.method),
+        cpu=wanted.cpu, gpu=wanted.gpu, patience_s=STEP_S,
+    )  # fmt: skip
     if answer.said is None:
         told = f"A step of the largest setting did not end: {answer.silence}."
         return [Finding("step", "stops", told, "Narrow the space, or look into Ray's logs.")]

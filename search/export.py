@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -79,6 +79,10 @@ class ExportReport:
     next_best: int | None
     out: Path
     sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``export --json`` for one bundle."""
+        return {**asdict(self), "out": str(self.out)}
 
 
 def export(
@@ -237,6 +241,8 @@ def _config(config: SweepConfig, settings: Mapping[str, Value], folder: Path) ->
     }
     if start := settings.get("checkpoint"):
         plain["space"]["checkpoint"] = _copied(Path(str(start)), folder / INPUTS / "checkpoint")
+    if files := registry.files(config.method):
+        plain["method"] = _written(files, folder / INPUTS / registry.title(config.method))
     plain["constraints"] = [str(constraint) for constraint in config.constraints]
     plain["budget"] = {"trials": 1, "iterations": config.budget.iterations}
     ordered = {name: plain[name] for name in type(config).model_fields if name in plain}
@@ -251,6 +257,18 @@ def _config(config: SweepConfig, settings: Mapping[str, Value], folder: Path) ->
         for name, value in ordered.items()
     ]
     return "".join(blocks)
+
+
+def _written(files: Mapping[str, str], target: Path) -> str:
+    """Write the code of a method from outside, as the run keeps it.
+
+    Returns:
+        Its place, relative to the bundle.
+    """
+    target.mkdir(parents=True)
+    for name, text in files.items():
+        (target / name).write_text(text, encoding="utf-8")
+    return target.relative_to(target.parents[1]).as_posix()
 
 
 def _copied(source: Path, target: Path) -> str:
@@ -303,7 +321,7 @@ def _provenance(results: RunResults, picked: Pick, limits: Limits) -> dict[str, 
                 "run": info.get("name"),
                 "trial": trial["id"],
                 "study": info.get("study"),
-                "method": config.method,
+                "method": registry.title(config.method),
                 "objectives": dict(config.objectives),
                 "constraints": [str(c) for c in config.constraints],
                 "picked": {"why": picked.why, **limits},

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of the search itself: tables, the front, its hypervolume, the choice.
+"""What TensorBoard shows of the search itself: tables, episodes, the front, its hypervolume.
 
 The hypervolume lies in the box of the complete trials so far, or in the one that the run keeps; so
 a trial that is worse than all before can lower the share of the others. ``results`` has the last.
@@ -14,21 +14,26 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from search._tensorboard import AFTER
+from search.episode import episode_png
 from search.figures import front_png
 from search.picks import choose
 from search.progress import show
 from search.results import RunResults
 from search.rundir import FINISHED, read_json
 from search.stills import table_figure
+from trainables._core.episodes import TaskShape
+from trainables._core.student import Student
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
     from search._tensorboard import BoardWriter
     from search.config import SweepConfig
     from search.recorder import Record, Recorder
+    from trainables._data import Dataset
 
 DPI = 80  # of a table: 720 by 336 pixels
 PAUSE = 19  # times what drawing took, until it is done again; our default
@@ -84,6 +89,22 @@ class Gallery:
             self._draw_table(self._owed.pop())
         if self._stale:
             self._draw_search()
+
+    def conclude(self, numbers: Sequence[int], data: Dataset) -> None:
+        """Show an episode and what was measured at the end, as far as patience goes.
+
+        Args:
+            numbers: Trials that were not on the front when a session ended before.
+            data: Of the sweep.
+        """
+        until, config = self._clock() + PATIENCE_S, self._config
+        shape = TaskShape(config.data.ways, config.data.shots, config.data.queries)
+        for number in numbers:
+            metrics, picture = self._recorder.records[number].metrics, None
+            if self._clock() < until:
+                student = Student.load(self._recorder.run.trial(number) / "student")
+                picture = episode_png(student, data, shape, config.seed)
+            self._board.concluded(number, {name: metrics.get(name) for name in AFTER}, picture)
 
     def _draw_table(self, number: int) -> None:
         file = self._recorder.run.trial(number) / "table.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from search import registry
 from search.metrics import METRICS
 from search.progress import show
 
@@ -84,8 +85,9 @@ def _what(spec: StudentSpec, metrics: Mapping[str, Any], config: SweepConfig) ->
     return (
         f"A {spec.kind} network with {spec.width} filters, {spec.depth} blocks and "
         f"{show('student_params', metrics['student_params'])} parameters, meta-trained with "
-        f"`{config.method}` on {data.source} ({data.ways}-way {data.shots}-shot tasks). Shown a "
-        f"few labelled images of new classes it adapts in {_count(spec.inner_steps, 'step')} at "
+        f"`{registry.title(config.method)}` on {data.source} "
+        f"({data.ways}-way {data.shots}-shot tasks). Shown a few labelled images of new classes "
+        f"it adapts in {_count(spec.inner_steps, 'step')} at "
         f"rate {spec.inner_rate:.3g}: {_list(updated)} learn{'s' if len(updated) == 1 else ''}"
         f"{', ' if stay else ''}{stay} (pattern `{spec.pattern}`, input side first). It takes "
         f"{classes}, with any number of images of each."

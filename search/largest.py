@@ -21,6 +21,7 @@ from search.findings import Step
 from search.points import corners
 from search.preflight import load_data
 from search.session import run_settings
+from trainables._core.outside import arrived
 from trainables._core.parallel import out_of_memory
 from trainables._learner import DivergedError, TaskShape
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from search.config import SweepConfig
     from search.probe import Opener
     from spaces._domains import Value
+    from trainables._core.outside import Carried
+    from trainables._learner import Learner
 
 FACTORS = (
     "inner_steps",
@@ -60,11 +63,23 @@ def largest(config: SweepConfig, channels: int, size: int) -> dict[str, Value]:
     return max((corner.settings for corner in corners(space, defaults)), key=weight)
 
 
-def step(config: SweepConfig, settings: Mapping[str, Value], data: Opener) -> Step:
-    """Do one meta-iteration and one quick validation of a setting here, forward and backward."""
+def step(
+    config: SweepConfig,
+    settings: Mapping[str, Value],
+    data: Opener,
+    learner: type[Learner] | Carried,
+) -> Step:
+    """Do one meta-iteration and one quick validation of a setting here, forward and backward.
+
+    Args:
+        config: The sweep.
+        settings: What is trained.
+        data: What opens the data.
+        learner: The method, as it travels; see ``registry.carry``.
+    """
     began, device = time.perf_counter(), run_settings(config).device
     try:
-        _once(config, settings, data)
+        _once(config, settings, data, arrived(learner))
         failure = ""
     except DivergedError:
         failure = ""  # numbers that run away take the same memory
@@ -84,7 +99,8 @@ def step_here(config: SweepConfig, settings: Mapping[str, Value]) -> Step:
     """Do the same in a process of its own, which may run out of memory without harm."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(step, config, dict(settings), OfConfig(config)).result()
+            code = registry.carry(config.method)
+            return pool.submit(step, config, dict(settings), OfConfig(config), code).result()
         except BrokenProcessPool:
             device = run_settings(config).device
             return Step(device, 0.0, 0.0, failure="its process was killed, as for lack of memory")
@@ -101,10 +117,12 @@ class OfConfig:
         return load_data(self.config)
 
 
-def _once(config: SweepConfig, settings: Mapping[str, Value], data: Opener) -> None:
+def _once(
+    config: SweepConfig, settings: Mapping[str, Value], data: Opener, kind: type[Learner]
+) -> None:
     torch.set_num_threads(max(1, int(config.resources.cpu)))
     shape = TaskShape(config.data.ways, config.data.shots, config.data.queries)
     run = replace(run_settings(config), iterations=1)
-    learner = registry.learner(config.method)(settings, data.open(), shape, run)
+    learner = kind(settings, data.open(), shape, run)
     learner.step()
     learner.validate()

@@ -12,7 +12,9 @@ from rich.text import Text
 
 from search import registry
 from search.entries import write_entry
+from search.keys import keys
 from search.metrics import METRICS
+from search.outside import installed
 from spaces._domains import spell
 from trainables import _data
 
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
 
 
 def method_rows() -> list[dict[str, Any]]:
-    """Return each method with what it is and how many parameters it searches."""
-    return [
+    """Return each method with what it is and how many parameters it searches.
+
+    Of an installed package's method no code runs: it has its package in place of both.
+    """
+    own = [
         {
             "method": name,
             "about": registry.about(name),
@@ -34,6 +39,11 @@ def method_rows() -> list[dict[str, Any]]:
             "published": list(registry.published(name)),
         }
         for name in registry.METHODS
+    ]
+    others = {n: said for n, said in installed().items() if n not in registry.METHODS}
+    return own + [
+        {"method": name, "about": f"from the package {said}", "parameters": None, "published": []}
+        for name, said in sorted(others.items())
     ]
 
 
@@ -43,9 +53,13 @@ def print_methods(console: Console) -> None:
     _print(
         console,
         ("method", "what it is", "searched"),
-        [(row["method"], row["about"], f"{row['parameters']} parameters") for row in rows],
+        [(row["method"], row["about"], _searched(row["parameters"])) for row in rows],
     )
     console.print("`fewtune space METHOD` shows the parameters.", highlight=False)
+
+
+def _searched(parameters: int | None) -> str:
+    return "" if parameters is None else f"{parameters} parameters"
 
 
 def space_document(method: str) -> dict[str, Any]:
@@ -55,13 +69,18 @@ def space_document(method: str) -> dict[str, Any]:
     """
     space, defaults = registry.space(method), registry.defaults(method)
     return {
-        "method": method,
+        "method": registry.title(method),
         "about": registry.about(method),
         "searched": [_parameter(name, domain, defaults[name]) for name, domain in space.items()],
         "settable": [
-            {"parameter": name, "default": default}
-            for name, default in defaults.items()
-            if name not in space
+            {
+                "parameter": key.name,
+                "default": defaults[key.name],
+                "allowed": key.allowed or key.kind,
+                "about": key.about,
+            }
+            for key in keys(registry.learner(method).Config)
+            if key.name not in space
         ],
         "published": {cite: dict(values) for cite, values in registry.published(method).items()},
     }
@@ -88,8 +107,11 @@ def print_space(document: Mapping[str, Any], console: Console) -> None:
         console.print(escape(line.rstrip()), highlight=False, soft_wrap=True)
         console.print(Padding(Text(reason, style="dim"), (0, 0, 0, 4)))
     console.print("\nNot searched unless a sweep file says so:", highlight=False)
-    rest = [(row["parameter"], spell(row["default"])) for row in document["settable"]]
-    _print(console, ("parameter", "default"), rest)
+    rest = [
+        (row["parameter"], spell(row["default"]), row["allowed"], row["about"])
+        for row in document["settable"]
+    ]
+    _print(console, ("parameter", "default", "allowed", "what it does"), rest)
 
 
 def source_rows() -> list[dict[str, Any]]:

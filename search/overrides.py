@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.documents import Document, Place, read_value
 from search.errors import Problem
+from search.outside import is_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ _PATHS: tuple[Place, ...] = (
     ("data", "split"),
     ("storage",),
     ("space", "checkpoint"),
+    ("method",),
 )
 
 
@@ -51,8 +53,13 @@ def resolve_paths(values: dict[str, Any], base: Path) -> None:
         holder: Any = values
         for parent in parents:
             holder = holder.get(parent) if isinstance(holder, dict) else None
-        if isinstance(holder, dict) and last in holder:
+        if isinstance(holder, dict) and last in holder and not _is_name(last, holder[last]):
             holder[last] = _absolute(holder[last], base)
+
+
+def _is_name(key: object, value: object) -> bool:
+    """Tell whether a method is called by its name, and is no folder."""
+    return key == "method" and not (isinstance(value, str) and is_path(value))
 
 
 def _absolute(value: Any, base: Path) -> Any:  # noqa: ANN401 - unchecked YAML

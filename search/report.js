@@ -69,8 +69,18 @@ function figure(id, there, make) {
   if (there) figures.set(id, { make, drawn: false });
 }
 
+// Plotly's megabytes are no script until the page has been painted: reading them takes seconds,
+// and until then a still picture stands where the front will be
+function read() {
+  if (window.Plotly) return;
+  const made = el("script");
+  made.textContent = $("plotly").textContent;
+  document.head.append(made);
+}
+
 function draw(id) {
   const { make } = figures.get(id);
+  $(id).querySelector(".still")?.remove();
   const { traces, layout, plain } = make();
   Plotly.react(id, traces, themed(layout, plain), CONFIG);
   if (!figures.get(id).drawn && PICKED.includes(id)) $(id).on("plotly_click", (event) => choose(event.points[0].customdata));
@@ -370,7 +380,16 @@ function start() {
   if (data.front.length) choose(data.front[0]);
 }
 
-function watch() {
+async function painted() {
+  const still = document.querySelector(".still");
+  if (still) await still.decode().catch(() => {});
+  await new Promise((go) => { requestAnimationFrame(() => setTimeout(go)); setTimeout(go, 1000); }); // no frames: a hidden tab
+  if (still) document.documentElement.dataset.shown = String(Math.round(performance.now()));
+}
+
+async function watch() {
+  await painted();
+  read();
   const near = new IntersectionObserver((seen) => seen.filter((e) => e.isIntersecting).forEach((e) => {
     near.unobserve(e.target);
     draw(e.target.id);
@@ -378,8 +397,8 @@ function watch() {
   }), { rootMargin: "400px" });
   figures.forEach((_, id) => near.observe($(id)));
   dark.addEventListener("change", () => redraw(...figures.keys()));
-  addEventListener("beforeprint", () => figures.forEach((_, id) => draw(id)));
 }
 
-start(); // words and tables are there before Plotly, which stands below, is read
+start(); // words and tables are there before Plotly is read
+addEventListener("beforeprint", () => { read(); figures.forEach((_, id) => draw(id)); });
 addEventListener("DOMContentLoaded", watch);

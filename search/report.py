@@ -6,6 +6,7 @@ can be sent to someone, or opened on a device, and tells nobody that it was.
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING
 from search._plotly import script
 from search.contents import contents
 from search.errors import UserError
+from search.figures import front_png
 from search.results import load_results
 
 if TYPE_CHECKING:
     from typing import Any
 
 FILE = "report.html"
+_STILL = '<img class="still" alt="the trials and their front" src="data:image/png;base64,%s">'
 _PARTS = Path(__file__).parent
 
 
@@ -44,11 +47,12 @@ def report(run: Path, out: Path | None = None, figures: Path | None = None) -> l
             "how its first ones go on."
         )
     document = contents(results, str(run))
+    still = front_png(results) if document["metrics"] else None
     file = out or results.run.path / FILE
     written = [file]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page(document), encoding="utf-8")
+        file.write_text(page(document, still), encoding="utf-8")
         if figures is not None:
             from search.stills import write_stills  # noqa: PLC0415 - matplotlib, where asked for
 
@@ -62,11 +66,17 @@ def report(run: Path, out: Path | None = None, figures: Path | None = None) -> l
     return written
 
 
-def page(document: dict[str, Any]) -> str:
-    """Return the HTML page of what ``contents`` returned."""
+def page(document: dict[str, Any], still: bytes | None = None) -> str:
+    """Return the HTML page of what ``contents`` returned.
+
+    Args:
+        document: What was found.
+        still: A PNG of the front, to be seen until the figures can be drawn.
+    """
     parts = {
         "title": html.escape(f"{document['head']['name']} - fewtune"),
         "style": _part("report.css"),
+        "still": "" if still is None else _STILL % base64.b64encode(still).decode(),
         "findings": _embedded(document),
         "script": _part("report.js"),
         "plotly": script(),

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from search.admitted import recall
 from search.config import SweepConfig, load_sweep
 from search.metrics import METRICS, MIXED, TIMED, normalisation_among, normalisation_of
 from search.paired import Comparison, compare
 from search.pareto import front, hypervolume, losses
 from search.progress import counted, duration, show
+from search.registry import title
 from search.rundir import FINISHED, REFUSED, RunDir, finite
 from search.spending import Spending, spending
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from search.metrics import Direction
 
+INTERRUPTED = "INTERRUPTED"  # a state that no file holds: who was killed wrote nothing more
 MARGIN = 0.1
 WIDE = 160  # columns where no terminal limits them
 BETWEEN = 3  # columns from one cell to the next: a space, the rule, a space
@@ -64,6 +67,11 @@ class RunResults:
     info: dict[str, Any]
     trials: list[dict[str, Any]]
     driven: bool = True
+
+    def state(self, trial: Mapping[str, Any]) -> str:
+        """Return a trial's state; one that runs where nobody drives the run is INTERRUPTED."""
+        cut = trial["state"] == "RUNNING" and not self.driven
+        return INTERRUPTED if cut else str(trial["state"])
 
     def feasible(self) -> list[dict[str, Any]]:
         """Return the complete trials that keep every constraint."""
@@ -113,12 +121,12 @@ class RunResults:
         """Return the document of ``results --json``; every metric is there, null where unknown."""
         return {
             "run": str(self.run.path),
-            "method": self.config.method,
+            "method": title(self.config.method),
             "objectives": dict(self.config.objectives),
             "constraints": [str(c) for c in self.config.constraints],
             "hypervolume": finite(self.hypervolume()),
             "spending": finite(self.spending().to_json()),
-            "trials": [trial_json(trial) for trial in self.trials],
+            "trials": [trial_json({**t, "state": self.state(t)}) for t in self.trials],
             "front": [trial["id"] for trial in self.front()],
             "paired": finite(self.paired().to_json()),
         }
@@ -175,10 +183,8 @@ class RunResults:
     def _state(self, trial: Mapping[str, Any]) -> str:
         if trial["failure"]:
             return f"FAIL: {trial['failure']['kind']}"
-        if trial["state"] == REFUSED:
-            return "refused"
-        cut = trial["state"] == "RUNNING" and not self.driven
-        return "interrupted" if cut else str(trial["state"])
+        state = self.state(trial)
+        return state.lower() if state in (REFUSED, INTERRUPTED) else state
 
     def _fitting(self, columns: Mapping[str, list[str]], width: int) -> list[str]:
         """Return the columns that a line holds: the needed ones always, others while they fit."""
@@ -293,6 +299,7 @@ def load_results(run: str | Path) -> RunResults:
         UserError: The path is not a run.
     """
     folder = RunDir.open(run)
+    recall(folder.path)
     config = load_sweep(folder.sweep_file, settings=False)
     return RunResults(folder, config, folder.info(), folder.results(), folder.driven())
 

@@ -5,6 +5,7 @@
     RUN/sweep.yaml            the resolved sweep file
     RUN/run.json              name, method, versions, data fingerprint, study name, sessions,
                               the bucket that keeps a copy
+    RUN/method.json           what a method from outside searches, its defaults and its code as text
     RUN/study.journal         the Optuna journal, unless the study is in a database; the driver
                               is its only writer
     RUN/warm_start.json       what earlier runs observed, told to the study before its first trial
@@ -217,7 +218,7 @@ def _only_begun(path: Path) -> bool:
     names = {file.name for file in path.iterdir() if not file.name.startswith(".run.json.")}
     if not names:
         return True
-    first = {"trials", "sweep.yaml", "warm_start.json"}
+    first = {"trials", "sweep.yaml", "method.json", "warm_start.json"}
     return "trials" in names and names <= first and not any((path / "trials").iterdir())
 
 

@@ -208,10 +208,7 @@ class Session:
 
     def _close(self, peak_mib: float | None, limits: Limits) -> None:
         """Settle what the session left, and say why it ended."""
-        if limits.why and not limits.hopeless:
-            for number in self.recorder.reconcile():
-                if number in self.recorder.records:
-                    self.recorder.cut(number, limits.why)
+        stopped = limits.settle(self.missing)
         if self.missing and not limits.why and (nothing := self.gate.nothing_left()):
             limits.why, limits.hopeless = nothing, not self.recorder.of_state("COMPLETE")
         ended = limits.why or ("interrupted" if self.missing else "done")
@@ -229,7 +226,7 @@ class Session:
                 f"{self.run.path}` runs the trials that are missing."
             )
         if limits.why:
-            self.progress.say(f"Stopped: {limits.why}; {counted(self.missing, 'trial')} not run.")
+            self.progress.say(f"Stopped: {limits.why}; {stopped}.")
         elif self.missing:
             self.disk.check()
             self.progress.say(f"Interrupted; `fewtune resume {self.run.path}` goes on.")
@@ -293,12 +290,12 @@ class Session:
             torch.set_num_threads(max(1, int(self.config.resources.cpu)))
             for number in fresh:
                 self.recorder.amend(number, self._test(number, tasks))
-            took = duration(time.monotonic() - began)
-            self.progress.say(
-                f"Scored {counted(len(fresh), 'trial')} of the front on test classes ({took})."
-            )
-        for number in [t["id"] for t in front if t["metrics"].get("fresh_accuracy") is None]:
+            took, many = duration(time.monotonic() - began), counted(len(fresh), "trial")
+            self.progress.say(f"Scored {many} of the front on test classes ({took}).")
+        chosen_now = [t["id"] for t in front if t["metrics"].get("fresh_accuracy") is None]
+        for number in chosen_now:
             self.recorder.amend(number, self._again(number))
+        self.gallery.conclude(chosen_now, self.dataset)
         box = results.info.get("hypervolume_box") or box_of(
             [t["metrics"] for t in results.trials if t["state"] == "COMPLETE"],
             self.config.objectives,
@@ -310,8 +307,8 @@ class Session:
             (self.run.path / "front.png").write_bytes(picture)
             self.board.picture("front", picture, len(results.trials), FRONT)
             self.board.text("chosen", chosen(results))
-        trials = sum(t["state"] != REFUSED for t in results.trials)
-        self._summarise(results.hypervolume(), len(front), trials)
+        ran = sum(t["state"] != REFUSED for t in results.trials)
+        self._summarise(results.hypervolume(), len(front), ran)
 
     def _test(self, number: int, tasks: int) -> dict[str, Any]:
         student = Student.load(self.run.trial(number) / "student")

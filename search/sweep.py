@@ -19,7 +19,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search import registry
 from search.addresses import RUNS, below, check_address, is_address
+from search.admitted import admit, recall, record
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.databases import JOURNAL
 from search.errors import UserError
@@ -76,10 +78,12 @@ def run_sweep(
     run = RunDir.create(Path(place) / name)
     with told(run.path):
         run.sweep_file.write_text(dump_sweep(config), encoding="utf-8")
+        if not registry.is_own(config.method):
+            record(run.path, config.method)
         write_warm_start(run, observed)
         run.write_info(
             name=name,
-            method=config.method,
+            method=registry.title(config.method),
             objectives=dict(config.objectives),
             constraints=[str(c) for c in config.constraints],
             created=now(),
@@ -183,6 +187,8 @@ def _drive(
 def _go_on(run: RunDir, more: int, address: str | None, max_disk: str | None = None) -> Path:
     began = time.monotonic()
     with told(run.path), run.driving():
+        if digest := recall(run.path):
+            admit(load_sweep(run.sweep_file, settings=False).method, digest)
         config = load_sweep(run.sweep_file, settings=False)
         check_study(config)
         dataset = load_data(config)
@@ -231,4 +237,4 @@ def _check_unchanged(run: RunDir, config: SweepConfig, dataset: Dataset) -> None
 
 def _default_name(config: SweepConfig) -> str:
     here = datetime.now(UTC).astimezone()
-    return f"{config.method}-{config.data.source}-{here:%Y%m%d-%H%M%S}"
+    return f"{registry.title(config.method)}-{config.data.source}-{here:%Y%m%d-%H%M%S}"

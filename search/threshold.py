@@ -21,7 +21,7 @@ from trainables._core.again import NotScoredError, stored_choice
 from trainables._core.observe import adaptation_of
 from trainables._core.scores import Scores, ScoresError
 from trainables._core.student import Student, StudentError
-from trainables._learner import TaskShape, parse_config
+from trainables._learner import MethodConfig, TaskShape, flat, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,7 +110,7 @@ def _of_trial(
     parent = trial["id"] if trial.get("of") is None else trial["of"]
     scores = Scores.load(run.trial(int(parent)))
     student = Student.load(run.trial(int(trial["id"])) / "student")
-    config = parse_config(registry.learner(results.config.method), trial["config"])
+    config = _shared(results.config.method, trial["config"])
     own = adaptation_of(config, scores.inner_steps, scores.inner_rate)
     shape = TaskShape(data.ways, data.shots, data.queries)
     rows = {
@@ -120,6 +120,12 @@ def _of_trial(
         for epsilon in thresholds
     }
     return (parent, own.steps, own.rate, own.patterns), rows
+
+
+def _shared(method: str, config: Mapping[str, Any]) -> MethodConfig:
+    """Return the settings that every method has; what only this one has is not asked for."""
+    known = {**registry.defaults(method), **config}
+    return parse(MethodConfig, {n: v for n, v in known.items() if n in flat(MethodConfig())})
 
 
 def _row(rate: float, found: Stored) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def verify(bundle: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> V
         FailedError: A program says something else than the engine.
     """
     found = read_bundle(bundle)
-    config = load_sweep(found.path / CONFIG, overrides)
+    config = load_sweep(found.path / CONFIG, overrides, settings=False)  # no method's code runs
     data = load_data(config)
     known = found.provenance.get("data", {}).get("fingerprint")
     if data.fingerprint != known:

@@ -154,9 +154,10 @@ def read_warm_start(run: RunDir) -> dict[str, Any]:
 
 def _check_comparable(run: RunResults, config: SweepConfig, fingerprint: str) -> None:
     other, path = run.config, run.run.path
-    if other.method != config.method:
+    theirs, ours = registry.title(other.method), registry.title(config.method)
+    if theirs != ours:
         raise UserError(
-            f"--from {path}: its method is {other.method}, this sweep's is {config.method}. "
+            f"--from {path}: its method is {theirs}, this sweep's is {ours}. "
             "Trials of different methods do not inform each other; leave it out."
         )
     here, there = config.data, other.data

@@ -12,6 +12,7 @@ T = TypeVar("T")
 CLOCK = frozenset({
     "adapt_ms", "adapt_ms_p95", "adapt_ms_spread", "adapt_timing", "adapt_speedup", "lease_s",
     "predicted_ms", "prediction_error", "train_seconds", "iterations_per_s", "tasks_per_s",
+    "process_mib",
 })  # fmt: skip
 
 

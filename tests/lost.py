@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     import random
     from pathlib import Path
 
-FAILING, LATE = 0.2, 0.2  # shares of the requests
-EVERY_S = 0.2
+FAILING, LATE = 0.1, 0.2  # shares of the requests
+EVERY_S, PAUSE_S = 0.2, 0.4  # between two looks; of a step, for trials as long as some copies
+COPY = "PUT /bucket/runs/run/manifest.json"
 LOST = -(-drive.ITERATIONS // INTERVAL)  # a trial that ended since the last copy runs again
 
 
@@ -51,9 +52,10 @@ class InBucket(Sweep):
         return found
 
     @override
-    def start(self, trials: int = TRIALS) -> None:
+    def start(self, trials: int = TRIALS, pause_s: float = PAUSE_S) -> None:
         storage = self.server.address("bucket/runs")
-        self._drive("sweep", storage, "run", str(trials), "--seed", str(self.seed))
+        more = ("--seed", str(self.seed), "--pause-s", str(pause_s))
+        self._drive("sweep", storage, "run", str(trials), *more)
 
     @override
     def resume(self) -> None:
@@ -89,11 +91,14 @@ def bucket_failing(folder: Path, chance: random.Random) -> None:
         ours.start()
         try:
             ours.moment(chance, least=1)
+            copies = server.names.count(COPY)
+            ours.until(lambda _: server.names.count(COPY) > copies + 1)  # the last began after it
             assert ours.driver is not None
             kill(ours.driver)
             shutil.rmtree(ours.path)
             fetched = fetch(ours.address, ours.path)
             before = Before(ours)
+            assert before.ended, "no trial that had ended was in the bucket"
             shutil.rmtree(fetched)
             ours.resume()
             whole, back = content(ours.path), content(fetch(ours.address, folder / "back"))

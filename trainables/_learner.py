@@ -32,6 +32,7 @@ __all__ = [
     "TaskShape",
     "flat",
     "flat_defaults",
+    "parse",
     "parse_config",
     "score_on_fresh_tasks",
     "score_on_test_classes",
@@ -145,7 +146,16 @@ def parse_config(learner: type[Learner], values: Mapping[str, Value]) -> MethodC
     Raises:
         ConfigError: every wrong name with the nearest right one, every wrong value with its place.
     """
-    known = flat_defaults(learner)
+    return parse(learner.Config, values)
+
+
+def parse(kind: type[MethodConfig], values: Mapping[str, Value]) -> MethodConfig:
+    """Dotted names -> a frozen configuration of this class.
+
+    Raises:
+        ConfigError: every wrong name with the nearest right one, every wrong value with its place.
+    """
+    known = flat(kind())
     problems = []
     for name in values:
         if name not in known:
@@ -161,7 +171,7 @@ def parse_config(learner: type[Learner], values: Mapping[str, Value]) -> MethodC
         place[last] = value
     if not problems:
         try:
-            return learner.Config.model_validate(nested)
+            return kind.model_validate(nested)
         except ValidationError as error:
             problems = [
                 f"{'.'.join(map(str, e['loc']))}: {e['msg']}; found {e['input']!r}."

@@ -16,7 +16,7 @@ import json
 import math
 import time
 import traceback
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,9 +25,11 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from typing_extensions import override
 
+from trainables._core import memory
 from trainables._core.again import Again
 from trainables._core.digests import CheckpointError, check_digest, write_digest
 from trainables._core.lease import node
+from trainables._core.outside import arrived, carried
 from trainables._core.parallel import out_of_memory
 from trainables._core.scores import ScoresError
 from trainables._core.settings import ADAPTATION
@@ -37,6 +39,7 @@ from trainables._learner import DivergedError, parse_config
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from trainables._core.outside import Carried
     from trainables._learner import ImageData, Learner, Outcome, RunSettings, TaskShape, Value
 
 STATE, STUDENT = "state.pt", "student"
@@ -85,7 +88,7 @@ class Chunks:
 
 @dataclass(frozen=True)
 class TrialSettings:
-    """What all trials of a sweep share.
+    """What all trials of a sweep share; a method from outside travels as its files.
 
     Attributes:
         learner: The method.
@@ -103,6 +106,12 @@ class TrialSettings:
     chunks: Chunks = Chunks()
     limit_s: float | None = None
 
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take the learner apart from the rest: it is to be importable first."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _settings, (carried(values.pop("learner")), values)
+
     def training(self, config: Mapping[str, Value], fingerprint: str) -> str:
         """Digest of all that decides the trained model, however it is adapted at test."""
         kept = {name: value for name, value in config.items() if name not in ADAPTATION}
@@ -118,6 +127,10 @@ class TrialSettings:
         if start := config.get("checkpoint"):
             parts.append(content_of(Path(str(start)).expanduser()))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _settings(learner: type | Carried, values: dict[str, Any]) -> TrialSettings:
+    return TrialSettings(arrived(learner), **values)
 
 
 class LearnerTrainable(tune.Trainable):
@@ -300,6 +313,8 @@ class LearnerTrainable(tune.Trainable):
         report["iterations_per_s"] = (self._iteration_done - first) / max(seconds, 1e-9)
         if "tasks" in report:  # of one meta-iteration, where the method says so
             report["tasks_per_s"] = report.pop("tasks") * report["iterations_per_s"]
+        if (held := memory.held_mib(self._run.device)) is not None:
+            report["process_mib"] = held
         if self._iteration_done == goal:
             report |= learner.validate()
             self._sums, self._summed = {}, 0

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
 import torch
-from pydantic import Field
 from typing_extensions import override
 
 from trainables._core.cost import known_before
@@ -49,9 +48,13 @@ if TYPE_CHECKING:
 
 
 class LambdaConfig(MethodConfig):
-    """MAML's settings, or a model that needs no training."""
+    """MAML's settings, or a model that needs no training.
 
-    checkpoint: str = Field(default="", description="folder of a student; empty: MAML first")
+    Attributes:
+        checkpoint: Folder of a meta-trained student; empty: MAML trains one first.
+    """
+
+    checkpoint: str = ""
 
 
 @final

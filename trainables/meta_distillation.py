@@ -64,7 +64,17 @@ if TYPE_CHECKING:
 
 
 class TeacherSettings(Frozen):
-    """The large network that guides; the paper's is a ResNet-50, ours starts smaller."""
+    """The large network that guides; the paper's is a ResNet-50, ours starts smaller.
+
+    Attributes:
+        kind: Architecture of the teacher.
+        width: Filters of the blocks of ``conv4``, of the first stage of a ResNet.
+        inner_steps: Inner steps in which the teacher adapts.
+        inner_rate: Inner learning rate of the teacher.
+        order: Order of the teacher's meta-gradient, as ``order``.
+        pretrain: Meta-iterations in which the teacher learns alone, before its student starts, as a
+            share of ``budget.iterations`` that comes on top of them.
+    """
 
     kind: Literal["conv4", "resnet12", "resnet18", "resnet50"] = "conv4"
     width: int = Field(default=64, ge=1, le=1024)
@@ -75,7 +85,16 @@ class TeacherSettings(Frozen):
 
 
 class DistillationSettings(Frozen):
-    """What of the teacher the student is told, and how loudly."""
+    """What of the teacher the student is told, and how loudly.
+
+    Attributes:
+        loss: What the inner loop compares: both networks' softened classes (``kl``), the distances
+            between a task's images (``relational``), or nothing.
+        weight: Weight of that loss beside the labels' in the inner loop.
+        temperature: Softens both networks' classes before they are compared.
+        outer: Weight of the teacher's word on query images in the outer loss; 0: the paper, which
+            distils on the support set alone.
+    """
 
     loss: Literal["kl", "relational", "none"] = "kl"
     weight: float = Field(default=0.1, ge=0, le=100)
@@ -84,7 +103,13 @@ class DistillationSettings(Frozen):
 
 
 class MetaDistillationConfig(MethodConfig):
-    """A student, its teacher and what passes between them."""
+    """A student, its teacher and what passes between them.
+
+    Attributes:
+        baseline: ``tsmd`` is the method; ``student`` MAML on the student alone, ``fixed_teacher`` a
+            teacher that learns in its head start alone and whose word drives the inner loop by
+            itself, ``oracle`` MAML on the teacher, scored as if it were the student.
+    """
 
     teacher: TeacherSettings = TeacherSettings()
     distillation: DistillationSettings = DistillationSettings()

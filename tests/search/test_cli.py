@@ -127,7 +127,7 @@ def test_json_in_this_process_too(words, tmp_path, monkeypatch):
         (["export", ".", "--max", "adapt_m=1", "-o", "x"], "Did you mean adapt_ms?"),
         (["export", "."], "Missing option '-o' / '--out'."),
         (["adapt", "."], "Missing option '--support'."),
-        (["space", "mmal"], "'mmal' is not one of"),
+        (["space", "mmal"], "There is no method 'mmal'. Did you mean maml?"),
         (["data", "check", "omniglto"], "There is no data source 'omniglto'"),
         (["train"], "Missing argument 'FILE.yaml'."),
     ],
@@ -325,7 +325,8 @@ def test_export(fake, tmp_path):
 
     def export(*words, minima, extras):
         seen.append((*words, minima, extras))
-        return SimpleNamespace(sentence="Trial 3 is the knee.")
+        report = {"trial": 3, "out": "bundle"}
+        return SimpleNamespace(sentence="Trial 3 is the knee.", to_json=lambda: report)
 
     every = {"export": export, "export_all": lambda *words, minima, extras: []}
     fake("search.export", Extras=lambda **words: words, **every)
@@ -341,6 +342,10 @@ def test_export(fake, tmp_path):
         (tmp_path, "12", {"adapt_ms": 2.5, "quality_drop": 0.01}, out, {}, usual),
         (tmp_path, "knee", {}, out, {"accuracy": 0.9}, {"programs": False, "int8": True}),
     ]
+    document = json.loads(invoke("export", tmp_path, "-o", out, "--json").stdout)
+    assert document == {"bundles": [{"trial": 3, "out": "bundle"}]}
+    every_one = invoke("export", tmp_path, "--pick", "all-front", "-o", out, "--json").stdout
+    assert json.loads(every_one) == {"bundles": []}
 
 
 def test_adapt(fake, tmp_path):

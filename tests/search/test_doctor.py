@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from search import _cluster, _nodes, doctor, findings, largest, preflight
+from search import _cluster, _nodes, doctor, findings, largest, preflight, registry
 from search.cli import cli
 from search.config import DataConfig, SweepConfig, load_sweep
 from search.doctor import Report, examine
@@ -167,7 +167,7 @@ def test_a_step_of_the_largest_setting_is_done(fake_method):
     config = SweepConfig(method="fake", data=DATA)
     settings = largest.largest(config, 1, 20)
     assert (settings["student.width"], settings["teacher.width"]) == (32, 64)
-    done = step(config, settings, OfConfig(config))
+    done = step(config, settings, OfConfig(config), registry.carry("fake"))
     assert done.failure == ""
     assert done.peak_mib > 50
     assert done.device == "cpu"
@@ -192,7 +192,7 @@ def test_a_step_that_fails_is_told(tmp_path, monkeypatch, error, failure):
         raise error
 
     monkeypatch.setattr(largest, "_once", fail)
-    assert step(maml(tmp_path), {}, NO_DATA).failure == failure
+    assert step(maml(tmp_path), {}, NO_DATA, registry.carry("maml")).failure == failure
 
 
 def test_on_a_gpu_its_allocator_is_asked(tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ def test_on_a_gpu_its_allocator_is_asked(tmp_path, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(torch, "cuda", gpu)
     config = maml(tmp_path, more="resources: {gpu: 0.5}")
-    found = step(config, {}, NO_DATA)
+    found = step(config, {}, NO_DATA, registry.carry("maml"))
     assert (found.device, found.peak_mib, found.total_mib) == ("GPU", 1024, 16384)
 
 

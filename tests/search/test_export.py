@@ -91,6 +91,11 @@ def test_the_command_says_a_sentence_for_each_bundle(run, tmp_path):
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert [line.split(" (")[0] for line in lines] == [f"Wrote trial {n}" for n in (3, 2, 1)]
+    words[3] = str(tmp_path / "json")
+    done = CliRunner().invoke(cli, [*words, "smallest", "--json"], catch_exceptions=False)
+    (told,) = json.loads(done.stdout)["bundles"]
+    assert (told["trial"], told["next_best"], told["out"]) == (1, 2, words[3])
+    assert told["sentence"].startswith("Wrote trial 1 (")
     words[3] = str(tmp_path / "one")
     done = CliRunner().invoke(cli, [*words, "fastest"], catch_exceptions=False)
     assert "the fastest to adapt of 3 trials on the front with accuracy >= 0.8; " in done.stdout

@@ -8,11 +8,12 @@ import pytest
 from typing_extensions import override
 
 from search.config import load_sweep
-from search.gallery import Gallery, chosen
+from search.gallery import PATIENCE_S, Gallery, chosen
 from search.recorder import Record
 from search.results import load_results
 from search.rundir import RunDir, write_json
 from tests import bundles
+from trainables._data import load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,8 @@ class Wall:
         self.pictures: list[tuple[str, int]] = []
         self.scalars: list[tuple[str, float, int]] = []
         self.tables: list[tuple[int, bytes, tuple[int, int]]] = []
+        self.episodes: list[int] = []
+        self.told: dict[int, dict[str, Any]] = {}
 
     def picture(self, tag: str, png: bytes, step: int, size: tuple[int, int]) -> None:
         self.pictures.append((tag, step))
@@ -34,6 +37,10 @@ class Wall:
 
     def table(self, number: int, png: bytes, size: tuple[int, int]) -> None:
         self.tables.append((number, png, size))
+
+    def concluded(self, number: int, metrics: dict[str, Any], episode: object) -> None:
+        self.told[number] = metrics
+        self.episodes += [number] if episode else []
 
 
 class Kept:
@@ -148,6 +155,22 @@ def test_drawing_takes_a_twentieth_of_the_time_at_most(
         end(gallery, kept, (0.4, 2000, 3.0))
     gallery.catch_up()
     assert len(drawn()) == 5 + 3, "patience has an end"
+
+
+def test_what_is_on_the_front_has_its_scores_told_and_an_episode_shown(tmp_path: Path) -> None:
+    run = RunDir.open(bundles.run(tmp_path / "run", [(0.5, 1000, 1.0), (0.8, 3000, 2.0)]))
+    wall: Any = Wall()
+    kept: Any = Kept(run)
+    times = iter([0.0, 1.0, PATIENCE_S + 1])
+    gallery = Gallery(wall, kept, load_sweep(run.sweep_file, settings=False), still)
+    for number, test in enumerate((0.4, None)):
+        metrics = {"accuracy": 0.5, "fresh_accuracy": 0.45, "test_accuracy": test}
+        kept.records[number] = Record(number, {}, "COMPLETE", metrics)
+    gallery._clock = lambda: next(times)
+    gallery.conclude([0, 1], load("glyphs", root=None, size=20))
+    assert wall.told == {0: {"fresh_accuracy": 0.45, "test_accuracy": 0.4},
+                         1: {"fresh_accuracy": 0.45, "test_accuracy": None}}  # fmt: skip
+    assert wall.episodes == [0], "patience has an end"
 
 
 def test_the_chosen_configuration_is_told_with_its_numbers(tmp_path: Path) -> None:

@@ -43,6 +43,19 @@ def test_a_space_document_tells_every_setting_once(method):
         assert domain.why.split()[0] in shown
 
 
+def test_what_is_not_searched_says_what_is_allowed_and_what_it_does():
+    document = space_document("meta_distillation")
+    rows = {row["parameter"]: row for row in document["settable"]}
+    assert rows["order"]["allowed"] == "second | first"
+    assert rows["meta_batch"] == {
+        "parameter": "meta_batch",
+        "default": 8,
+        "allowed": "1 to 1024",
+        "about": "B, tasks of one meta-iteration.",
+    }
+    assert "second | first" in printed(print_space, document, width=160)
+
+
 def test_conditions_are_shown_in_words():
     shown = printed(print_space, space_document("meta_distillation"), width=200)
     assert "if distillation.loss is kl or relational" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
@@ -60,7 +61,9 @@ def test_the_page_asks_for_nothing_and_holds_the_whole_document(run):
     assert file == run / "report.html"
     text = file.read_text()
     assert "default-src 'none'" in text
-    assert not re.search(r"<(script|img|iframe)[^>]*\ssrc=|<link[^>]*href=\"(?!data:)", text)
+    assert not re.search(
+        r"<(script|img|iframe)[^>]*\ssrc=(?!\"data:)|<link[^>]*href=\"(?!data:)", text
+    )
     assert EVIL not in text
     assert "window.Plotly" in text
     assert 'name="viewport"' in text
@@ -69,6 +72,22 @@ def test_the_page_asks_for_nothing_and_holds_the_whole_document(run):
     document = document_of(file)
     assert document["failures"][0]["reason"] == EVIL
     assert document == json.loads(json.dumps(contents(load_results(run), str(run))))
+
+
+def test_a_picture_of_the_front_is_there_before_any_script_that_takes_time(run):
+    text = report(run)[0].read_text()
+    before, mark, after = text.partition('<script type="text/plain" id="plotly">')
+    assert mark
+    assert "window.Plotly" in after.partition("</script>")[0]
+    assert len(before) < 2**20
+    (still,) = re.findall(r'id="f-front"><img class="still" [^>]*base64,([^"]*)"', before)
+    assert base64.b64decode(still).startswith(b"\x89PNG")
+
+
+def test_where_nothing_is_complete_there_is_no_picture(tmp_path):
+    run = RunDir.open(bundles.run(tmp_path / "run", []))
+    bundles.add(run, 0, state="PRUNED")
+    assert 'class="still"' not in report(run.path)[0].read_text()
 
 
 def test_a_place_that_cannot_be_written_is_named(run, tmp_path):

@@ -90,6 +90,24 @@ def test_every_figure_is_drawn(window: Chrome) -> None:
     assert "diverged" in text(window, "t-failures")
 
 
+def test_a_still_picture_holds_the_place_of_the_front_until_it_answers(
+    window: Chrome, page: Path, tmp_path: Path
+) -> None:
+    said = window.execute_script("return {...document.documentElement.dataset}")
+    assert 0 < int(said["shown"]) < int(said["ready"])
+    show(window, "f-front")
+    assert not window.find_elements(By.CSS_SELECTOR, ".still")
+    held = tmp_path / "held.html"  # as long as Plotly is not read
+    held.write_text(page.read_text().replace("  read();", "  return;", 1))
+    window.get(held.as_uri())
+    until(lambda: window.execute_script("return document.documentElement.dataset.shown"))
+    (still,) = window.find_elements(By.CSS_SELECTOR, "#f-front .still")
+    assert still.size["height"] > 200
+    assert window.execute_script("return arguments[0].naturalWidth", still) == 770
+    give(window, "bound-accuracy", 10)  # words and tables answer already
+    assert "--min accuracy=0.1" in text(window, "pick")
+
+
 def test_the_slider_changes_what_a_threshold_costs(window: Chrome) -> None:
     show(window, "f-thresholds")
     said = []

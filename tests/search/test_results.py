@@ -223,7 +223,11 @@ def test_a_run_that_nobody_drives_says_how_to_go_on(make: Any) -> None:
     assert "1 of 8 trials: 1 complete, 1 interrupted" in stopped
     assert f"`fewtune resume {results.run.path}`" in stopped
     assert "~" not in stopped
+    document = load_results(results.run.path).to_json()
+    assert [t["state"] for t in document["trials"]] == ["COMPLETE", "INTERRUPTED"]
     with results.run.driving():
+        document = load_results(results.run.path).to_json()
+        assert [t["state"] for t in document["trials"]] == ["COMPLETE", "RUNNING"]
         driven = printed(load_results(results.run.path))
     assert "1 of 8 trials: 1 complete, 1 not finished" in driven
     assert "RUNNING" in driven

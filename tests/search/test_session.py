@@ -116,6 +116,37 @@ def test_cpu_hours_are_counted_by_what_a_trial_holds(tmp_path: Path) -> None:
         assert (first.cost_s, first.cpu_s, first.gpu_s) == (3600.0, 7200.0, 0.0)
 
 
+def closed(session: Session, limits: Limits) -> str:
+    session.sessions.append({})
+    session._close(None, limits)
+    return str(session.sessions[-1]["why"])
+
+
+@pytest.mark.parametrize(
+    ("ended", "running", "why", "said"),
+    [
+        (2, 2, "enough", "Stopped: enough; 2 trials cut short."),
+        (1, 1, "enough", "Stopped: enough; 1 trial cut short, 2 trials not run."),
+        (3, 0, "enough", "Stopped: enough; 1 trial not run."),
+        (4, 0, "done", ""),
+    ],
+)
+def test_a_limit_says_what_it_stopped_and_nothing_where_all_trials_are_done(
+    tmp_path: Path, capsys: Any, ended: int, running: int, why: str, said: str
+) -> None:
+    with opened(tmp_path, config(budget={"trials": 4})) as session:
+        limits = Limits(session.recorder, plateau=lambda: "enough")
+        search = asking(session)
+        for name in range(ended + running):
+            handed: Any = search.suggest(str(name))
+            if name < ended:
+                prune(session, handed["id"])
+        assert limits.over() == "enough"
+        assert closed(session, limits) == why
+        assert len(session.recorder.of_state("PRUNED")) == ended + running
+    assert capsys.readouterr().err.count(said or "Stopped") == bool(said)
+
+
 def test_a_database_that_cannot_be_reached_stops_a_sweep_before_it_has_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

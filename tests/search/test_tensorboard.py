@@ -15,9 +15,11 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
-from search._tensorboard import BoardWriter, _result
+from search._tensorboard import BoardWriter, _result, best_scalars, by_step
 from search.board import command, serve
+from search.episode import _drawn
 from search.errors import UserError
 from search.gallery import _png
 from search.metrics import METRICS
@@ -64,6 +66,8 @@ def write(run: RunDir) -> None:
     board = BoardWriter(run.tensorboard, SPACE, ["accuracy", "adapt_ms"])
     board.started(records[1])
     finish(board, records[1])
+    board.started(FAILED)
+    board.finished(FAILED)
     board.picture("front", PNG, 2, (1, 1))
     board.close()
 
@@ -71,10 +75,28 @@ def write(run: RunDir) -> None:
 def finish(board: BoardWriter, record: Record) -> None:
     board.table(record.id, PNG, (1, 1))
     board.scalar("hypervolume/by_trials", 0.1 * record.id, record.id + 1)
-    row = {"iteration": 10, "accuracy": 0.8 + record.id / 10, "adapt_ms": 2.0, "finished": True}
+    row = {"iteration": 10, "accuracy": 0.8 + record.id / 10, "adapt_ms": 2.0, "finished": True,
+           "pattern": "01", "table": TABLE}  # fmt: skip
     board.reported(record, row)
-    record.state, record.metrics = "COMPLETE", {"accuracy": 0.8, "pattern": "0011"}
+    record.state, record.metrics = "COMPLETE", {**row, "pattern": "0011"}
+    record.reports = [{"loss": 0.5, "accuracy": 0.95}, {"loss": 0.7, "accuracy": 0.6}]
     board.finished(record)
+    time.sleep(1.1)  # TensorBoard reads a trial's files in the order of their names, by seconds
+    board.concluded(record.id, {"test_accuracy": 0.7, "fresh_accuracy": None}, (PNG, (1, 1)))
+
+
+TABLE = json.dumps([
+    {"pattern": "01", "step": 1, "accuracy": 0.6},
+    {"pattern": "01", "step": 2, "accuracy": None},
+    {"pattern": "11", "step": 1, "accuracy": 0.5},
+    {"pattern": "11", "step": 3, "accuracy": 0.75},
+    {"pattern": "10", "step": 3, "accuracy": 0.4},
+])  # fmt: skip
+FAILED: Any = Record(
+    2, CONFIGS[0], "FAIL", {"accuracy": 0.3}, {"kind": "diverged", "reason": "the loss became nan"},
+    reports=[{"accuracy": 0.4, "loss": 1.5, "gradient_norm": 3.0}, {"accuracy": 0.3, "loss": 2.0}],
+    started="2026-01-02T03:04:05+00:00",
+)  # fmt: skip
 
 
 PNG = bytes.fromhex(
@@ -112,18 +134,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def wait_until_loaded(address: str) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if len(get(address, "data/runs")) == 3 and all(
-            len(curve(address, f"trial-0000{n}")) == 2 for n in (0, 1)
+        if len(get(address, "data/runs")) == 4 and all(
+            len(curve(address, f"trial-0000{n}")) == 2
+            and curve(address, f"trial-0000{n}", "best/test_accuracy")
+            for n in (0, 1)
         ):
             return
         time.sleep(0.3)
     pytest.fail("TensorBoard did not load the run")
 
 
-def curve(address: str, run: str) -> Any:
+def curve(address: str, run: str, tag: str = "accuracy") -> Any:
     """What the server has read of a trial's accuracy by now."""
     try:
-        return get(address, "data/plugin/scalars/scalars", run=run, tag="accuracy")
+        return get(address, "data/plugin/scalars/scalars", run=run, tag=tag)
     except urllib.error.HTTPError:
         return []
 
@@ -150,29 +174,42 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.mark.slow
 def test_hparams_shows_every_column_conditional_ones_too(server: str) -> None:
     shown = post(server, "data/plugin/hparams/experiment", {"experimentName": "0"})
-    assert {info["name"] for info in shown["hparamInfos"]} == set(SPACE)
-    metrics = [info["name"]["tag"] for info in shown["metricInfos"]]
+    assert {info["name"] for info in shown["hparamInfos"]} == {*SPACE, "outcome"}
+    metrics = [info["displayName"] for info in shown["metricInfos"]]
     assert metrics[:2] == ["accuracy", "adapt_ms"]
+    assert {info["name"]["tag"] for info in shown["metricInfos"]} == {f"best/{m}" for m in metrics}
+    assert {"fresh_accuracy", "test_accuracy", "loss"} <= set(metrics)
     assert {name for name, m in METRICS.items() if m.usable} <= set(metrics)
 
 
 @pytest.mark.slow
-def test_hparams_lists_both_trials_with_their_last_values(server: str) -> None:
-    columns = [{"hparam": name} for name in SPACE]
+def test_hparams_lists_each_trial_with_its_best_values_and_why_it_failed(server: str) -> None:
+    columns: list[dict[str, Any]] = [{"hparam": name} for name in (*SPACE, "outcome")]
+    columns += [{"metric": {"group": "", "tag": f"best/{n}"}}
+                for n in ("accuracy", "loss", "test_accuracy")]  # fmt: skip
     body = {
         "experimentName": "0",
-        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_UNKNOWN", "STATUS_RUNNING"],
-        "colParams": [*columns, {"metric": {"group": "", "tag": "accuracy"}}],
+        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE"],
+        "colParams": columns,
         "startIndex": 0,
         "sliceSize": 10,
     }
     groups = post(server, "data/plugin/hparams/session_groups", body)["sessionGroups"]
-    found = {group["hparams"]["student.width"]: group for group in groups}
-    assert set(found) == {8, 16}
-    assert found[16]["hparams"] == CONFIGS[1]
-    assert "teacher.width" not in found[8]["hparams"] or not found[8]["hparams"]["teacher.width"]
-    values = {v["name"]["tag"]: v["value"] for v in found[16]["metricValues"]}
-    assert values["accuracy"] == pytest.approx(0.9)
+    found = {group["sessions"][0]["name"]: group for group in groups}
+    assert set(found) == {"trial-00000", "trial-00001", "trial-00002"}
+    second, failed = found["trial-00001"], found["trial-00002"]
+    assert second["hparams"] == {**CONFIGS[1], "outcome": "complete"}
+    assert failed["hparams"]["outcome"] == "fail: diverged: the loss became nan"
+    width = found["trial-00000"]["hparams"].get("teacher.width")
+    assert not width
+    said = {name: {v["name"]["tag"]: v["value"] for v in group["metricValues"]}
+            for name, group in found.items()}  # fmt: skip
+    assert said["trial-00001"] == pytest.approx(
+        {"best/accuracy": 0.9, "best/adapt_ms": 2.0, "best/loss": 0.5, "best/test_accuracy": 0.7}
+    )
+    assert said["trial-00002"] == pytest.approx({"best/accuracy": 0.4, "best/loss": 1.5})
+    assert failed["sessions"][0]["status"] == "STATUS_FAILURE"
+    assert failed["sessions"][0]["startTimeSecs"] == 1767323045
 
 
 @pytest.mark.slow
@@ -189,9 +226,11 @@ def test_scalars_have_our_names_one_run_for_each_trial(server: str) -> None:
 def test_the_front_and_the_texts_are_there(server: str) -> None:
     images = get(server, "data/plugin/images/tags")
     assert list(images["."]) == ["front"]
-    assert list(images["trial-00001"]) == ["patterns"]
+    assert set(images["trial-00001"]) == {"patterns", "episode"}
     texts = get(server, "data/plugin/text/tags")
     assert "sweep" in texts["."]
+    drawn = get(server, "data/plugin/text/text", run="trial-00001", tag="configuration")
+    assert "resnet12" in drawn[0]["text"]
     result = get(server, "data/plugin/text/text", run="trial-00000", tag="result")
     assert "COMPLETE" in result[0]["text"]
     assert "0011" in result[0]["text"]
@@ -203,6 +242,11 @@ def test_the_first_screen_has_the_search_and_then_its_trials(server: str) -> Non
     charts = {c["title"]: [chart["title"] for chart in c["chart"]] for c in layout["category"]}
     assert charts["the search"] == ["hypervolume/by_trials", "hypervolume/by_trial_seconds"]
     assert charts["trials"][:3] == ["loss", "accuracy", "adapt_ms"]
+    assert {"outer_rate", "process_mib", "tasks_per_s"} <= set(charts["trials"])
+    steps = curve(server, "trial-00001", "by_inner_step/all_layers")
+    assert [(step, value) for _, step, value in steps] == [(1, 0.5), (3, 0.75)]
+    (one,) = curve(server, "trial-00001", "by_inner_step/chosen")
+    assert one[1:] == [1, pytest.approx(0.6)]
     lines = get(server, "data/plugin/custom_scalars/scalars", tag="^accuracy$", run="trial-00001")
     assert [step for _, step, _ in lines["tag_to_events"]["accuracy"]] == [5, 10]
     points = get(server, "data/plugin/scalars/scalars", run=".", tag="hypervolume/by_trials")
@@ -224,9 +268,11 @@ def test_a_trial_of_a_thousand_iterations_takes_less_than_a_mebibyte(tmp_path: P
     assert figure is not None
     board.table(0, *_png(figure))
     finish(board, record)
+    support, query = (torch.randint(0, 256, (10, n, 3, 84, 84)).byte() for n in (5, 8))
+    board.concluded(0, {}, _drawn(support, query, torch.full((10, 8, 10), 0.1)))
     board.close()
-    (file,) = (tmp_path / "tensorboard" / "trial-00000").iterdir()
-    assert 100_000 < file.stat().st_size < 2**20
+    files = (tmp_path / "tensorboard" / "trial-00000").iterdir()
+    assert 100_000 < sum(file.stat().st_size for file in files) < 2**20
 
 
 def test_a_run_without_events_has_nothing_to_show(tmp_path: Path) -> None:
@@ -295,3 +341,22 @@ def test_the_last_word_of_a_failed_trial_says_why() -> None:
         "**FAIL** after 2.0 s - diverged: the loss became nan", "",
         "| metric | value |", "|---|---|", "| accuracy | 50.0 % |",
     ]  # fmt: skip
+
+
+def test_what_hparams_shows_of_a_trial_is_its_best() -> None:
+    def shown(record: Record) -> dict[str, float]:
+        return {one.tag: one.simple_value for one in best_scalars(record)}
+
+    assert shown(FAILED) == pytest.approx({"best/accuracy": 0.4, "best/loss": 1.5})
+    curve = [{"accuracy": 0.9, "loss": 1.0}, {"accuracy": 0.5, "loss": 2.0}]
+    metrics = {"accuracy": 0.6, "adapt_ms": 2.0, "process_mib": 900.0}
+    whole = Record(0, {}, "COMPLETE", metrics, reports=curve)
+    assert shown(whole) == pytest.approx(
+        {"best/accuracy": 0.6, "best/adapt_ms": 2.0, "best/loss": 1.0}
+    )
+
+
+def test_accuracy_by_inner_step_is_of_what_was_scored() -> None:
+    found = by_step({"pattern": "01", "table": TABLE})
+    assert found == {1: {"chosen": 0.6, "all_layers": 0.5}, 3: {"all_layers": 0.75}}
+    assert by_step({"pattern": "01"}) == {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from search._limits import Limits
-from search._tune import Reporter, died
+from search._tune import LOSSES, Reporter, died
 from search.storage import StorageError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KILLED = "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory"
 GONE = "The actor is dead because its node has died. Node Id: 1f"
+UNREACHED = "The actor 1f is unavailable: The actor is temporarily unavailable: RpcError: RPC error"
 CRASHED = "The actor died unexpectedly before finishing this task."
 FULL = "ray::LearnerTrainable.save() OSError: [Errno 28] No space left on device: '/runs/a'"
 
@@ -72,6 +73,7 @@ def a_trial(tmp_path: Path, *failures: str) -> Any:
     [
         (KILLED, "out of memory"),
         (GONE, "node lost"),
+        (UNREACHED, "node lost"),
         (CRASHED, "process died"),
         ("", "process died"),
     ],
@@ -87,6 +89,7 @@ def test_a_death_has_a_kind(text: str, kind: str) -> None:
     [
         ((KILLED,), 2, 1),
         ((GONE,), None, -1),
+        ((UNREACHED,), None, -1),
         ((CRASHED,), None, 1),
         ((KILLED, CRASHED), None, 2),  # only the last death is looked at
     ],
@@ -100,6 +103,14 @@ def test_only_a_trial_that_ran_out_of_memory_goes_on_smaller_and_a_lost_node_doe
         ours.on_trial_recover(1, [trial], trial)
     assert trial.config.get("halvings") == halvings
     assert trial.run_metadata.num_failures == counted
+
+
+def test_losses_without_end_count_at_last(tmp_path: Path) -> None:
+    trial, ours = a_trial(tmp_path, UNREACHED), reporter(Notes(tmp_path))
+    for number in range(LOSSES + 2):
+        trial.run_metadata.num_failures = 1
+        ours.on_trial_recover(1, [trial], trial)
+        assert trial.run_metadata.num_failures == int(number >= LOSSES)
 
 
 @pytest.mark.parametrize("event", ["on_trial_recover", "on_trial_error"])

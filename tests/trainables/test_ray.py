@@ -85,7 +85,16 @@ def run_to_end(trainable: Local) -> list[dict[str, Any]]:
     return rows
 
 
-TIMES = ("cost_s", "tasks_per_s", "date", "timestamp", "notes", "config", "training_iteration")
+TIMES = (
+    "cost_s",
+    "process_mib",
+    "tasks_per_s",
+    "date",
+    "timestamp",
+    "notes",
+    "config",
+    "training_iteration",
+)
 
 
 def timeless(row: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,11 @@ a GPU torch's own allocator tells its peak, in its own blocks.
 
 from __future__ import annotations
 
+import resource
 import weakref
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +35,21 @@ if TYPE_CHECKING:
     from trainables._core.networks import Network
 
 STEPS = 2  # the second step meets all that a step can meet; later ones need no more
+
+
+def held_mib(device: str) -> float | None:
+    """Mebibytes that this process holds now: of a GPU's allocator, else resident.
+
+    Returns:
+        None where the system does not tell.
+    """
+    if device != "cpu":
+        return torch.cuda.memory_reserved() / MIB
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * resource.getpagesize() / MIB
 
 
 def adapt_mib(

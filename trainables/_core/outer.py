@@ -132,14 +132,15 @@ def learn(
     """One meta-iteration: gradients chunk by chunk, their sum, one step.
 
     Returns:
-        What each chunk kept, and ``loss``, ``train_accuracy``, ``gradient_norm``, ``tasks``.
+        What each chunk kept, and ``loss``, ``train_accuracy``, ``gradient_norm``, ``tasks``,
+        ``outer_rate``.
     """
     found = chunks.over(partial(_part, outer, objective, episodes.tasks), episodes)
     grads = [sum(column[1:], column[0]) for column in zip(*(p.grads for p in found), strict=True)]
     loss, hits = sum(p.loss for p in found), sum(p.hits for p in found)
-    norm = outer.step(loss, grads)
+    rate, norm = outer.rate, outer.step(loss, grads)
     said = {"loss": loss, "train_accuracy": hits, "gradient_norm": norm, "tasks": episodes.tasks}
-    return [p.kept for p in found], said
+    return [p.kept for p in found], {**said, "outer_rate": rate}
 
 
 @dataclass(frozen=True)

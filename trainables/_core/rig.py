@@ -181,7 +181,7 @@ def maml_update(
     """One meta-iteration of MAML on these episodes.
 
     Returns:
-        The tasks chunk by chunk, and ``loss``, ``train_accuracy``, ``gradient_norm``, ``tasks``.
+        The tasks chunk by chunk, and what ``learn`` says of them.
     """
 
     def objective(part: Episodes) -> Objective[Met]:

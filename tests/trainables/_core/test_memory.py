@@ -168,3 +168,21 @@ def test_on_a_gpu_the_allocator_says_no_less_than_the_tensors():
     for pattern in ("11111", "00011", "00001"):
         there = [measured(network, pattern, device="cuda") for _ in range(2)]
         assert there[0] == there[1] >= 0.9 * measured(network, pattern)
+
+
+def test_what_a_process_holds_grows_with_what_it_keeps(monkeypatch):
+    before = memory.held_mib("cpu")
+    if before is None:
+        pytest.skip("this system does not tell")
+    kept = torch.ones(64 * 2**20)  # 256 MiB, written: above what an allocator reuses
+    after = memory.held_mib("cpu")
+    assert after is not None
+    assert 200 < after - before < 300, kept.numel()
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 3 * 2**20)
+    assert memory.held_mib("cuda") == 3.0
+    monkeypatch.setattr("pathlib.Path.read_text", missing)
+    assert memory.held_mib("cpu") is None
+
+
+def missing(*_):
+    raise FileNotFoundError
