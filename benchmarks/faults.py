@@ -25,6 +25,9 @@ from pathlib import Path
 from benchmarks.record import Row, save
 from tests import fakes, hosts
 from tests.faults import FAULTS
+from tests.lost import FAULTS as ALONE
+
+ASKED = {name: count for name, (_, count) in (FAULTS | ALONE).items()}
 
 
 @dataclass
@@ -55,15 +58,15 @@ class Tally:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faults", default=",".join(FAULTS), help="names, with commas between")
+    parser.add_argument("--faults", default=",".join(ASKED), help="names, with commas between")
     parser.add_argument("--repeats", type=int, help="at most so many of each; all if left out")
     parser.add_argument("--minutes", type=float, help="after which no repeat begins")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="faults")
     args = parser.parse_args()
     args.faults = [name for name in args.faults.split(",") if name]
-    if unknown := sorted(set(args.faults) - set(FAULTS)):
-        parser.error(f"there are {', '.join(FAULTS)}; found {', '.join(unknown)}")
+    if unknown := sorted(set(args.faults) - set(ASKED)):
+        parser.error(f"there are {', '.join(ASKED)}; found {', '.join(unknown)}")
     return args
 
 
@@ -83,7 +86,11 @@ def inject(tally: Tally, number: int, cluster: hosts.Cluster, folder: Path, seed
     began = time.monotonic()
     chance = random.Random(f"{tally.name} {number} {seed}")
     try:
-        FAULTS[tally.name][0](cluster, folder / f"{tally.name}-{number}", chance)
+        where = folder / f"{tally.name}-{number}"
+        if tally.name in ALONE:
+            ALONE[tally.name][0](where, chance)
+        else:
+            FAULTS[tally.name][0](cluster, where, chance)
     except Exception as error:  # noqa: BLE001 - counted, and the next repeat begins anew
         traceback.print_exc()
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -102,8 +109,8 @@ def main() -> int:
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was done by then is saved
     fakes.install()
-    counts = {name: min(FAULTS[name][1], args.repeats or 10**9) for name in args.faults}
-    tallies = {name: Tally(name, FAULTS[name][1]) for name in args.faults}
+    counts = {name: min(ASKED[name], args.repeats or 10**9) for name in args.faults}
+    tallies = {name: Tally(name, ASKED[name]) for name in args.faults}
     began = time.monotonic()
     with (
         suppress(KeyboardInterrupt),
@@ -117,7 +124,7 @@ def main() -> int:
     rows = [tally.row() for tally in tallies.values() if tally.done]
     if not rows:
         return 1
-    save(args.name, rows, not_covered=["S3-compatible storage: runs are kept in directories"])
+    save(args.name, rows)
     return int(not all(row.holds() for row in rows))
 
 

@@ -1,4 +1,4 @@
-"""Where runs are kept, when that is an address: no key in it, and none in what is shown of it.
+"""Where runs are kept, when that is a bucket: no key in its address, and none in what is shown.
 
 A bucket's keys come from where its clients look for them: the environment (as
 ``AWS_ACCESS_KEY_ID``), a profile, or the role of the machine. In a sweep file, a run or a message
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from search.documents import Document
     from search.errors import Problem
 
+RUNS = "runs"
+"""Where a run is worked on that is kept in a bucket."""
+OPTIONS = ("region", "endpoint_override", "scheme")
+"""How a bucket is reached, where that differs from what the environment says."""
 _SECRET = re.compile(r"pass|secret|token|key|credential|signature", re.IGNORECASE)
 
 
@@ -67,17 +71,56 @@ def shown(place: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{inside}"
 
 
-def check_directory(place: str) -> None:
-    """Refuse an address where a directory is needed.
+def check_address(place: str) -> None:
+    """Refuse an address that no run can be kept at.
 
     Raises:
-        UserError: It is one.
+        UserError: It holds a key, is of another kind than ``s3://``, or names no bucket.
     """
-    if is_address(place):
+    if said := unfit(place):
+        raise UserError(said)
+    parts = urlsplit(place)
+    if parts.scheme != "s3" or not parts.netloc:
         raise UserError(
-            f"Runs are kept in a directory; {shown(place)} is an address. Mount it, and name the "
-            "mount."
+            f"A run is kept in a directory, or in a bucket as s3://BUCKET/PREFIX; found "
+            f"{shown(place)}. Mount it, and name the mount."
         )
+    if others := sorted(set(options(place)) - set(OPTIONS)):
+        raise UserError(
+            f"The address of a bucket may end with {', '.join(OPTIONS)} behind a question mark; "
+            f"found {', '.join(others)}."
+        )
+
+
+def options(place: str) -> dict[str, str]:
+    """Return what stands behind an address's question mark.
+
+    Example:
+        >>> options("s3://bucket/runs?endpoint_override=localhost:9000&scheme=http")
+        {'endpoint_override': 'localhost:9000', 'scheme': 'http'}
+    """
+    return dict(parse_qsl(urlsplit(place).query, keep_blank_values=True))
+
+
+def below(place: str, name: str) -> str:
+    """Return the address of something that lies below another one, reached in the same way.
+
+    Example:
+        >>> below("s3://bucket/runs/?region=eu-west-1", "letters")
+        's3://bucket/runs/letters?region=eu-west-1'
+    """
+    parts = urlsplit(place)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
+
+
+def last_name(place: str) -> str:
+    """Return the last part of an address; empty where it is a bucket alone.
+
+    Example:
+        >>> last_name("s3://bucket/runs/letters/?region=eu-west-1"), last_name("s3://bucket")
+        ('letters', '')
+    """
+    return urlsplit(place).path.rstrip("/").rpartition("/")[2]
 
 
 def read_storage(document: Document, problems: list[Problem]) -> object:

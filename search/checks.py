@@ -16,6 +16,7 @@ from search.entries import read_entry, samples
 from search.errors import Problem, UserError, nearest, suggest
 from search.metrics import METRICS, USABLE, refusal
 from search.proposals import read_points
+from search.sizes import read_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,7 @@ NAME_FORM = (
     "A name has up to 100 letters, digits, dots, dashes and underscores and starts with a letter "
     "or a digit"
 )
-_BY_HAND = ("space", "objectives", "constraints", "points", "study", "storage")
+_BY_HAND = ("space", "objectives", "constraints", "points", "study", "storage", "max_disk")
 
 
 def check(
@@ -56,6 +57,7 @@ def check(
         "points": read_points(document, problems),
         "study": read_study(document, problems),
         "storage": read_storage(document, problems),
+        "max_disk": read_limit(document, problems),
     }
     values.update({key: parsed[key] for key in _BY_HAND if key in values})
     config: Schema | None = None

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from search.commands import data, doctor, launch
+from search.commands import data, doctor, fetch, launch
 from search.commands_home import adapt, export, verify
 from search.options import (
     FILE,
-    FOLDER,
+    RUN,
+    RUN_OR_BUCKET,
     InOrder,
     address_option,
     from_option,
     json_option,
+    max_disk_option,
     rename_option,
     set_option,
     storage_option,
@@ -51,6 +53,7 @@ def cli(*, debug: bool) -> None:
 @click.option("--name", help="Name of the run; left out: method, data and time.")
 @storage_option
 @address_option
+@max_disk_option
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Instead of the file's.")
 @study_option
 @from_option
@@ -62,6 +65,7 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     name: str | None,
     storage: str | None,
     address: str | None,
+    max_disk: str | None,
     trials: int | None,
     study: str | None,
     earlier: tuple[Path, ...],
@@ -70,7 +74,7 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     """Run a sweep; without FILE.yaml the quickstart."""
     from search.config import check_name, load_sweep
 
-    options = {"budget.trials": trials, "study": study}
+    options = {"budget.trials": trials, "study": study, "max_disk": max_disk}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     config = load_sweep(file, (*overrides, *given))
     if name is not None:
@@ -83,28 +87,32 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN_OR_BUCKET)
 @address_option
-def resume(*, run: Path, address: str | None) -> None:
-    """Go on with a sweep that was stopped."""
+@max_disk_option
+def resume(*, run: str | Path, address: str | None, max_disk: str | None) -> None:
+    """Go on with a sweep that was stopped; one in a bucket is fetched first."""
     from search.sweep import resume as resume_run
 
-    _done(resume_run(run, address=address))
+    _done(resume_run(run, address=address, max_disk=max_disk))
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN_OR_BUCKET)
 @click.option("--trials", type=click.IntRange(min=1), required=True, help="How many more.")
 @address_option
-def extend(*, run: Path, trials: int, address: str | None) -> None:
+def extend(*, run: str | Path, trials: int, address: str | None) -> None:
     """Add trials to a sweep, finished or not."""
     from search.sweep import extend as extend_run
 
     _done(extend_run(run, trials, address=address))
 
 
+cli.add_command(fetch)
+
+
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option("--front", is_flag=True, help="Only the feasible Pareto front.")
 @click.option(
     "--epsilon",
@@ -137,7 +145,7 @@ def results(*, run: Path, front: bool, thresholds: str | None, as_json: bool) ->
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option(
     "-o",
     "--out",
@@ -162,7 +170,7 @@ def report(*, run: Path, out: Path | None, figures: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True)
 def board(*, run: Path, host: str, port: int) -> None:

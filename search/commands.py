@@ -90,6 +90,22 @@ def data_prepare(*, source: str, path: Path | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("address", metavar="s3://BUCKET/PREFIX/NAME")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The run directory to be made; left out: runs/NAME.",
+)
+def fetch(*, address: str, out: Path | None) -> None:
+    """Bring a run that is kept in a bucket here."""
+    from search.fetch import fetch as fetch_run
+
+    echo(str(fetch_run(address, out)))
+
+
+@click.command()
 @click.argument("target", type=click.Choice(TARGETS))
 @click.argument("file", required=False, type=FILE, metavar="[FILE.yaml]")
 @set_option

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from search.options import FOLDER, json_option, set_option
+from search.options import FOLDER, RUN, json_option, set_option
 from search.outlets import DONE, FAILED, console, echo, tidy_stdout, write_json
 
 
 @click.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option(
     "--pick",
     "choice",

@@ -172,7 +172,8 @@ class SweepConfig(_Section):
             has the method's default, brought into the space.
         study: Where the study lies: ``journal``, a file of the run; or a database, by a URL that
             leaves its password to the environment.
-        storage: Directory, or address with ``://``, under which run directories are made.
+        storage: Directory, or address of a bucket, under which run directories are made.
+        max_disk: Room that the run may take, as ``20GB``; left out: no limit.
         name: Name of the run; left out: made from the method, the data and the time.
     """
 
@@ -189,6 +190,7 @@ class SweepConfig(_Section):
     points: tuple[Mapping[str, Value], ...] = ()
     study: str = JOURNAL
     storage: str = "runs"
+    max_disk: str | None = None
     name: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
 
     def resolved_space(self) -> Space:

@@ -17,7 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from search import findings, registry
-from search.addresses import check_directory, is_address
+from search.addresses import RUNS, is_address, shown
+from search.bucket import check_bucket
 from search.errors import UserError
 from search.findings import Finding
 from search.preflight import check_gpu, check_networks, check_study, load_data
@@ -88,15 +89,15 @@ def examine(
     place = str(storage or config.storage)
     machines: list[Finding] = []
     with _noting(machines, "cluster"):
-        there = standing(Path("." if is_address(place) else place))
+        there = standing(Path(RUNS if is_address(place) else place))
         if address is None:
             machines += _this_machine(config, data, there)
         else:
             machines += _cluster(config, data, there, address)
-    with _noting(found, "storage"):
-        check_directory(place)
     if is_address(place):
-        machines = [one for one in machines if one.check != "storage"]
+        with _noting(found, "bucket"):
+            check_bucket(place)
+            found.append(Finding("bucket", "fine", f"{shown(place)} is written and read."))
     found += machines
     return Report(tuple(found))
 

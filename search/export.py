@@ -201,6 +201,11 @@ def _sentence(results: RunResults, picked: Pick, mode: str, out: Path, fresh: st
 
 
 def _student(results: RunResults, number: int) -> Student:
+    if not (results.run.trial(number) / "student").is_dir():
+        raise UserError(
+            f"Trial {number} has no weights any more: they were deleted to make room (max_disk). "
+            "Those of the front and of the best trials are kept."
+        )
     try:
         return Student.load(results.run.trial(number) / "student")
     except StudentError as error:

@@ -1,4 +1,7 @@
-"""Ctrl-C: once asks the trials to save their state and stop, twice stops at once."""
+"""Ctrl-C and SIGTERM: once asks the trials to save their state and stop, twice stops at once.
+
+SIGTERM is what Slurm, Kubernetes and a machine that is about to be taken back send.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ASKED = "Stopping: each running trial saves its state first; Ctrl-C again stops at once."
 
 
 class Interrupt:
-    """Catches Ctrl-C while it is entered; in the main thread, for no other is told of signals.
+    """Catches both while it is entered; in the main thread, for no other is told of signals.
 
     Args:
         say: Writes a line for the user.
@@ -22,19 +26,19 @@ class Interrupt:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._asked = self._said = False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._first)
+            self._before = {one: signal.signal(one, self._first) for one in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for one, before in self._before.items():
+            signal.signal(one, before)
 
     def asked(self) -> bool:
-        """Tell whether Ctrl-C was pressed."""
+        """Tell whether either came."""
         return self._asked
 
     def tick(self) -> None:
@@ -45,4 +49,5 @@ class Interrupt:
 
     def _first(self, *_: object) -> None:
         self._asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for one in SIGNALS:
+            signal.signal(one, signal.default_int_handler)

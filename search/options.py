@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from search.addresses import is_address, shown
 from search.outlets import echo
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class RunPlace(click.Path):
+    """A run's directory, or, for a command that fetches it first, its address in a bucket."""
+
+    def __init__(self, *, fetched: bool = False) -> None:
+        super().__init__(exists=True, file_okay=False, path_type=Path)
+        self._fetched = fetched
+
+    # the decorator `override` would cost `--help` a tenth of its time
+    def convert(  # type: ignore[explicit-override]
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401 - as click has it
+        """Return a path, or the address as it is."""
+        if not isinstance(value, str) or not is_address(value):
+            return super().convert(value, param, ctx)
+        if not self._fetched:
+            self.fail(
+                f"{shown(value)} is in a bucket; bring it here with `fewtune fetch` and name the "
+                "directory.", param, ctx,
+            )  # fmt: skip
+        return value
+
+
+RUN, RUN_OR_BUCKET = RunPlace(), RunPlace(fetched=True)
 
 
 def _show_version(context: click.Context, _option: click.Parameter, wanted: object) -> None:
@@ -60,8 +90,13 @@ rename_option = click.option(
 storage_option = click.option(
     "--storage",
     type=click.Path(file_okay=False),  # no Path, which makes s3:/ of s3://
-    metavar="DIR",
-    help="Where run directories are made.",
+    metavar="DIR|s3://...",
+    help="Where run directories are made, or the bucket where they are kept.",
+)
+max_disk_option = click.option(
+    "--max-disk",
+    metavar="SIZE",
+    help="Room the run may take, as 20GB: weights off the front make room, the oldest first.",
 )
 study_option = click.option(
     "--study",

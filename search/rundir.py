@@ -3,7 +3,8 @@
 ::
 
     RUN/sweep.yaml            the resolved sweep file
-    RUN/run.json              name, method, versions, data fingerprint, study name, sessions
+    RUN/run.json              name, method, versions, data fingerprint, study name, sessions,
+                              the bucket that keeps a copy
     RUN/method.json           what a method from outside searches, its defaults and its code as text
     RUN/study.journal         the Optuna journal, unless the study is in a database; the driver
                               is its only writer
@@ -36,7 +37,7 @@ from search.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCORES, FURTHER = "scores.safetensors", "further.json"
+SCORES, FURTHER, LOCK = "scores.safetensors", "further.json", "driver.lock"
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 """The states that a trial which ran never leaves."""
 STOPPED_EARLY = "stopped early"
@@ -180,7 +181,7 @@ class RunDir:
     def driven(self) -> bool:
         """Tell whether a process drives the run now."""
         try:
-            with (self.path / "driver.lock").open() as lock:
+            with (self.path / LOCK).open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -195,7 +196,7 @@ class RunDir:
         Raises:
             UserError: Another process drives the run.
         """
-        with (self.path / "driver.lock").open("a+") as lock:
+        with (self.path / LOCK).open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -21,6 +21,7 @@ from search._optuna import Study, study_name
 from search._tensorboard import BoardWriter
 from search.adaptations import further_settings
 from search.databases import JOURNAL
+from search.disk import Disk
 from search.errors import FailedError, UserError
 from search.figures import front_png
 from search.fresh import fresh_score
@@ -36,6 +37,7 @@ from search.recorder import Observer, Recorder
 from search.refusal import Gate
 from search.results import box_of, load_results
 from search.rundir import FINISHED, REFUSED, RunDir, now
+from search.sizes import read_size
 from search.warm import read_warm_start
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape, score_on_test_classes
@@ -58,14 +60,7 @@ class SweepFailedError(FailedError):
 class Session:
     """One driver at work on a run."""
 
-    def __init__(
-        self,
-        run: RunDir,
-        config: SweepConfig,
-        dataset: Dataset,
-        *,
-        began: float,
-    ) -> None:
+    def __init__(self, run: RunDir, config: SweepConfig, dataset: Dataset, *, began: float) -> None:
         self.run, self.config, self.dataset = run, config, dataset
         self.began, self.info = began, run.info()
         self.total = int(self.info["trials"])
@@ -88,6 +83,8 @@ class Session:
         self.interrupt = Interrupt(self.progress.say)
         self.board = BoardWriter(run.tensorboard, self.space, list(config.objectives))
         self.recorder = self._recorder()
+        room = read_size(self.info.get("max_disk") or config.max_disk or "")
+        self.disk = Disk(self.recorder, config, room)
 
     def _recorder(self) -> Recorder:
         """Make the recorder, with all who watch; they know the trials of earlier sessions."""
@@ -156,7 +153,8 @@ class Session:
         Raises:
             UserError: A trial fits no node, or the wall-clock budget is used up.
             SweepFailedError: The first trials all failed in the same way.
-            KeyboardInterrupt: Ctrl-C was pressed; the run can be resumed.
+            DiskLimitError: The run takes more room than it may; it can be resumed.
+            KeyboardInterrupt: Ctrl-C or SIGTERM came; the run can be resumed.
         """
         resources = self.config.resources
         if not resources.scales:
@@ -173,7 +171,7 @@ class Session:
             cpu_hours=budget.cpu_hours,
             gpu_hours=budget.gpu_hours,
             plateau=self.plateau.stands_still if self.plateau is not None else str,
-            interrupted=self.interrupt.asked,
+            interrupted=lambda: self.interrupt.asked() or bool(self.disk.full),
         )
         self.ran = True
         self.sessions.append({"started": now(), "process": os.getpid()})
@@ -181,7 +179,7 @@ class Session:
         self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
         shared = _cluster.SharedData.of(self.config.data, self.dataset.fingerprint)
         data = shared.for_all_nodes(self.dataset, scales=resources.scales)
-        ticks = (self.progress.tick, self.interrupt.tick)
+        ticks = (self.progress.tick, self.interrupt.tick, self.disk.tick)
         with _cluster.MemoryWatch() as memory, self.interrupt:
             _tune.run_trials(
                 self.config,
@@ -230,6 +228,7 @@ class Session:
         if limits.why:
             self.progress.say(f"Stopped: {limits.why}; {stopped}.")
         elif self.missing:
+            self.disk.check()
             self.progress.say(f"Interrupted; `fewtune resume {self.run.path}` goes on.")
             raise KeyboardInterrupt
 

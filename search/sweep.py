@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search import registry
-from search.addresses import check_directory
+from search.addresses import RUNS, below, check_address, is_address
 from search.admitted import admit, recall, record
 from search.config import SweepConfig, dump_sweep, load_sweep
+from search.databases import JOURNAL
 from search.errors import UserError
+from search.fetch import here
+from search.mirror import check_free, mirrored
 from search.preflight import check_gpu, check_networks, check_study, checkpoints, load_data
 from search.rundir import FINISHED, RunDir, now
+from search.sizes import read_size
 from search.storage import told
 from search.warm import NO_WARM_START, WarmStart, gather, write_warm_start
 
@@ -46,7 +50,8 @@ def run_sweep(
     Args:
         config: What to search.
         name: Of the run; None: the file's, else method, data and time.
-        storage: Where run directories are made; None: the file's.
+        storage: Where run directories are made, or the address in a bucket where they are kept
+            while they are worked on in ``runs``; None: the file's.
         address: Of a Ray cluster; None: this machine.
         earlier: Runs whose finished trials inform the sampler.
 
@@ -54,7 +59,7 @@ def run_sweep(
         The run directory.
 
     Raises:
-        UserError: The name is taken, storage or database cannot be used, a network in the
+        UserError: The name is taken, storage, bucket or database cannot be used, a network in the
             space does not fit the images, trials ask for a GPU that this machine lacks, or no
             trial of an earlier run can be taken.
         DataError: The data is missing, or cannot fill the tasks.
@@ -62,9 +67,8 @@ def run_sweep(
         StorageError: The run could not be written any more; it goes on when that is mended.
     """
     began = time.monotonic()
-    place = str(storage or config.storage)
-    check_directory(place)
     name = name or config.name or _default_name(config)
+    place, bucket = _places(str(storage or config.storage), name, config)
     check_study(config)
     if address is None:
         check_gpu(config)
@@ -87,6 +91,7 @@ def run_sweep(
             data={"fingerprint": dataset.fingerprint, **dataset.report.to_json()},
             checkpoints=checkpoints(config),
             trials=config.budget.trials,
+            bucket=bucket,
             warm_start=[one.summary() for one in observed],
             sessions=[],
         )
@@ -95,8 +100,15 @@ def run_sweep(
     return run.path
 
 
-def resume(run: str | Path, address: str | None = None) -> Path:
+def resume(run: str | Path, address: str | None = None, max_disk: str | None = None) -> Path:
     """Go on with a sweep that was stopped or killed; a finished one is left as it is.
+
+    One in a bucket is fetched first.
+
+    Args:
+        run: Its directory, or its address in a bucket.
+        address: Of a Ray cluster; None: this machine.
+        max_disk: Room that it may take from now on, as ``20GB``; None: as before.
 
     Raises:
         UserError: The path is no run, another process drives it, or its data or checkpoint has
@@ -104,11 +116,13 @@ def resume(run: str | Path, address: str | None = None) -> Path:
         SweepFailedError: The first trials all failed in the same way.
         StorageError: The run could not be written any more; it goes on when that is mended.
     """
-    return _go_on(RunDir.open(run), 0, address)
+    if max_disk is not None:
+        read_size(max_disk)
+    return _go_on(RunDir.open(here(run)), 0, address, max_disk)
 
 
 def extend(run: str | Path, trials: int, address: str | None = None) -> Path:
-    """Add trials to a sweep, finished or not.
+    """Add trials to a sweep, finished or not; one in a bucket is fetched first.
 
     Raises:
         UserError: The path is no run, another process drives it, or its data or checkpoint has
@@ -118,7 +132,7 @@ def extend(run: str | Path, trials: int, address: str | None = None) -> Path:
     """
     if trials < 1:
         raise UserError(f"A sweep is extended by at least 1 trial; found {trials}.")
-    return _go_on(RunDir.open(run), trials, address)
+    return _go_on(RunDir.open(here(run)), trials, address)
 
 
 def versions() -> dict[str, str]:
@@ -153,13 +167,15 @@ def _drive(
         int(run.info()["trials"]),
         sum(r["state"] in FINISHED and r.get("of") is None for r in run.results()),
     )
-    with ExitStack() as ray:
+    with mirrored(run) as mirror, ExitStack() as ray:
         if ended < total:
             connected = import_module("search._cluster").connected
             ray.enter_context(connected(address))
         # torch, Tune and matplotlib load here, while Ray's own processes are still starting
         session_type = import_module("search.session").Session
         with session_type(run, config, dataset, began=began) as session:
+            if mirror is not None:
+                mirror.say = session.progress.say
             if session.missing:
                 session.run_trials()
             else:
@@ -168,7 +184,7 @@ def _drive(
             session.conclude()
 
 
-def _go_on(run: RunDir, more: int, address: str | None) -> Path:
+def _go_on(run: RunDir, more: int, address: str | None, max_disk: str | None = None) -> Path:
     began = time.monotonic()
     with told(run.path), run.driving():
         if digest := recall(run.path):
@@ -177,10 +193,27 @@ def _go_on(run: RunDir, more: int, address: str | None) -> Path:
         check_study(config)
         dataset = load_data(config)
         _check_unchanged(run, config, dataset)
+        if max_disk is not None:
+            run.write_info(max_disk=max_disk)
         if more:
             run.write_info(trials=int(run.info()["trials"]) + more)
         _drive(run, config, dataset, began=began, address=address)
     return run.path
+
+
+def _places(storage: str, name: str, config: SweepConfig) -> tuple[str, str]:
+    """Return where the run is worked on, and where in a bucket it is kept; empty: in none."""
+    if not is_address(storage):
+        return storage, ""
+    check_address(storage)
+    if config.study != JOURNAL:
+        raise UserError(
+            "A run in a bucket has its study in the run's own journal, so that both are of one "
+            "moment; leave `study` out, or keep the run in a directory (`storage`)."
+        )
+    bucket = below(storage, name)
+    check_free(bucket)
+    return RUNS, bucket
 
 
 def _check_unchanged(run: RunDir, config: SweepConfig, dataset: Dataset) -> None:

@@ -1,7 +1,8 @@
 """A driver of its own process, for tests that kill one: ``python -m tests.drive WORD ...``.
 
 ``sweep STORAGE NAME TRIALS`` starts a sweep with the fake method, ``resume RUN`` goes on with one;
-both take ``--address`` of a cluster. Every report writes a checkpoint. It ends as ``fewtune`` does.
+both take ``--address`` of a cluster, and addresses of buckets. Every report writes a checkpoint. It
+ends as ``fewtune`` does.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search import session, sweep
+from search import mirror, session, sweep
 from search.config import SweepConfig
 from search.outlets import end
 from spaces._domains import Fixed
@@ -42,16 +42,17 @@ def read(words: Sequence[str]) -> argparse.Namespace:
     """What the words say."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--address")
+    common.add_argument("--mirror-s", type=float, help="between two looks of a run's copy")
     common.add_argument("--checkpoint-s", type=float, default=0.0)
     parser = argparse.ArgumentParser(description=__doc__)
     kinds = parser.add_subparsers(dest="word", required=True)
     new = kinds.add_parser("sweep", parents=[common])
-    new.add_argument("storage", type=Path)
+    new.add_argument("storage", help="a directory, or the address of a bucket")
     new.add_argument("name")
     new.add_argument("trials", type=int)
     new.add_argument("--seed", type=int, default=0)
     new.add_argument("--pause-s", type=float, default=PAUSE_S)
-    kinds.add_parser("resume", parents=[common]).add_argument("run", type=Path)
+    kinds.add_parser("resume", parents=[common]).add_argument("run")
     return parser.parse_args(words)
 
 
@@ -61,6 +62,9 @@ def main(*words: str) -> None:
     fakes.install()
     often = functools.partial(Chunks, checkpoint_s=args.checkpoint_s)
     setattr(session, "Chunks", often)  # noqa: B010 - every report writes a checkpoint
+    if args.mirror_s is not None:
+        kept_up = functools.partial(mirror.Mirror, every_s=args.mirror_s)
+        setattr(mirror, "Mirror", kept_up)  # noqa: B010
     if args.word == "sweep":
         config = slow_config(args.trials, args.seed, args.pause_s)
         sweep.run_sweep(config, name=args.name, storage=args.storage, address=args.address)

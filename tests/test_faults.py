@@ -10,6 +10,7 @@ import pytest
 
 from tests import hosts
 from tests.faults import FAULTS
+from tests.lost import FAULTS as ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,16 @@ def test_a_sweep_survives(
 
     fakes.install(monkeypatch)
     FAULTS[name][0](cluster, tmp_path / name, random.Random(f"{name} 0"))
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_sweep_survives_without_hosts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests import fakes
+
+    fakes.install(monkeypatch)
+    ALONE[name][0](tmp_path / name, random.Random(f"{name} 0"))
 
 
 def test_a_client_without_the_token_is_refused(cluster: hosts.Cluster, tmp_path: Path) -> None:

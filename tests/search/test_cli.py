@@ -18,7 +18,7 @@ from search.cli import cli, main
 from search.registry import METHODS
 
 COMMANDS = (
-    "sweep", "resume", "extend", "results", "report", "board", "export", "adapt", "verify",
+    "sweep", "resume", "extend", "fetch", "results", "report", "board", "export", "adapt", "verify",
     "train", "methods", "space", "data", "doctor", "launch",
 )  # fmt: skip
 HEAVY = {"torch", "ray", "optuna", "numpy", "pydantic", "rich", "yaml", "tensorboard"}

@@ -90,9 +90,9 @@ def test_what_would_stop_a_sweep_is_found(tmp_path, stepped, monkeypatch, space,
 
 def test_an_address_is_no_storage_and_data_must_be_there(tmp_path, stepped):
     config = SweepConfig(method="maml", data=DataConfig(source="omniglot", path=tmp_path / "no"))
-    report = examine(config.model_copy(update={"storage": "s3://bucket/runs"}))
+    report = examine(config.model_copy(update={"storage": "gs://bucket/runs"}))
     found = by_check(report)
-    assert (found["data"], found["storage"]) == ("stops", "stops")
+    assert (found["data"], found["bucket"]) == ("stops", "stops")
     assert stepped == []
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C: once is a question, twice an order."""
+"""Ctrl-C and SIGTERM: once is a question, twice an order."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any, cast
 import pytest
 
 from search._limits import Limits
-from search.interrupts import ASKED, Interrupt
+from search.interrupts import ASKED, SIGNALS, Interrupt
 
 
-def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_once_asks_and_says_so_once_and_twice_ends() -> None:
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_once_asks_and_says_so_once_and_twice_ends(
+    first: signal.Signals, second: signal.Signals
+) -> None:
     said: list[str] = []
-    before = signal.getsignal(signal.SIGINT)
+    before = [signal.getsignal(one) for one in SIGNALS]
     interrupt = Interrupt(said.append)
     with interrupt:
         interrupt.tick()
         assert not interrupt.asked()
         assert not said
-        press()
+        os.kill(os.getpid(), first)
         for _ in range(2):
             interrupt.tick()
         assert interrupt.asked()
         assert said == [ASKED]
         with pytest.raises(KeyboardInterrupt):
-            press()
-    assert signal.getsignal(signal.SIGINT) is before
+            os.kill(os.getpid(), second)
+    assert [signal.getsignal(one) for one in SIGNALS] == before
 
 
 def test_another_thread_leaves_the_signal_alone() -> None:

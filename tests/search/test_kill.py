@@ -134,8 +134,11 @@ def test_a_resumed_trial_ends_with_the_numbers_of_an_undisturbed_one(tmp_path: P
         assert disturbed["metrics"][name] == calm["metrics"][name], name
 
 
-def test_ctrl_c_once_saves_the_trials_and_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """The whole foreground group gets the signal, as from a terminal.
+@pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
+def test_asked_once_it_saves_the_trials_and_stops_and_says_how_to_go_on(
+    tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The whole foreground group gets Ctrl-C, as from a terminal, and the driver alone SIGTERM.
 
     No checkpoint is due by itself for an hour: what the trials go on from was saved for Ctrl-C.
     """
@@ -143,8 +146,14 @@ def test_ctrl_c_once_saves_the_trials_and_stops_and_says_how_to_go_on(tmp_path: 
     driver = start("sweep", str(tmp_path), "stopped", "4", "--checkpoint-s", "3600")
     wait_for(path, lambda run: any(r["state"] in FINISHED for r in run.results()), driver)
     wait_for(path, halfway, driver)
-    os.killpg(driver.pid, signal.SIGINT)
-    assert driver.wait(timeout=60) != 0
+    if how == "sigterm":
+        driver.terminate()
+    else:
+        os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(timeout=60) == 1
+    said = capfd.readouterr().err
+    assert "Stopping: each running trial saves its state first" in said
+    assert f"Interrupted; `fewtune resume {path}` goes on." in said
     run = RunDir.open(path)
     assert run.info()["sessions"][0]["why"] == "interrupted"
     left = {r["id"]: r for r in run.results() if r["state"] == "RUNNING" and r["reports"]}

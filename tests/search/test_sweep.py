@@ -11,6 +11,7 @@ import pytest
 
 from search import sweep
 from search.config import SweepConfig, load_sweep
+from search.disk import DiskLimitError
 from search.errors import UserError
 from search.results import load_results
 from search.rundir import RunDir, read_json
@@ -222,6 +223,18 @@ def test_the_wall_clock_ends_a_sweep(tmp_path: Path) -> None:
         sweep.resume(path)
 
 
+def test_a_run_without_room_saves_its_trials_and_goes_on_with_more(tmp_path: Path) -> None:
+    slow = config(space=fixed(pause_s=0.05), max_disk="1kB")
+    with pytest.raises(DiskLimitError, match="all of it is needed"):
+        sweep.run_sweep(slow, name="tight", storage=tmp_path)
+    run = RunDir.open(tmp_path / "tight")
+    assert "FAIL" not in {r["state"] for r in run.results()}
+    sweep.resume(run.path, max_disk="1GB")
+    assert [r["state"] for r in run.results()] == ["COMPLETE"] * 6
+    with pytest.raises(UserError, match="found 'much'"):
+        sweep.resume(run.path, max_disk="much")
+
+
 def test_data_that_has_changed_is_not_mixed_with_the_old(tmp_path: Path) -> None:
     path = sweep.run_sweep(
         config(budget={"trials": 1, "iterations": 2}), name="old", storage=tmp_path
@@ -265,8 +278,8 @@ def test_a_kill_between_file_and_study_is_settled(tmp_path: Path) -> None:
 
 
 def test_addresses_and_wrong_numbers_are_refused(tmp_path: Path, finished: Path) -> None:
-    with pytest.raises(UserError, match="is an address"):
-        sweep.run_sweep(config(storage="s3://bucket/runs"))
+    with pytest.raises(UserError, match="found gs://bucket/runs"):
+        sweep.run_sweep(config(storage="gs://bucket/runs"))
     with pytest.raises(UserError, match="at least 1"):
         sweep.extend(finished, 0)
     with pytest.raises(UserError, match="A run is a directory"):
