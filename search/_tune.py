@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from search.recorder import Recorder
     from search.refusal import Gate
     from spaces._domains import Value
-    from trainables._ray import TrialSettings
+    from trainables._trial import TrialSettings
 
 RESTARTS = 2  # of a trial whose process dies; nodes that are lost do not count; our default
 LOSSES = 20  # of nodes that one trial may survive; further ones count as deaths: our default

@@ -41,7 +41,7 @@ from search.sizes import read_size
 from search.warm import read_warm_start
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape, score_on_test_classes
-from trainables._ray import Chunks, TrialSettings
+from trainables._trial import Chunks, TrialSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,7 +17,7 @@ from search.config import SweepConfig
 from search.outlets import end
 from spaces._domains import Fixed
 from tests import fakes
-from trainables._ray import Chunks
+from trainables._trial import Chunks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

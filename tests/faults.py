@@ -23,7 +23,7 @@ from search.results import load_results
 from search.rundir import FINISHED, RunDir, read_json
 from tests import drive, fakes
 from tests.processes import end, kill
-from trainables._ray import Chunks
+from trainables._trial import Chunks
 
 if TYPE_CHECKING:
     import random

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests import fakes
+from tests import bundles, fakes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +27,21 @@ def fake_method(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The method ``fake``, known to the registry."""
     fakes.install(monkeypatch)
     return fakes
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A bundle."""
+    return bundles.bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def support(tmp_path: Path) -> Path:
+    """Folders of labelled images."""
+    return bundles.folders(tmp_path / "support")
+
+
+@pytest.fixture
+def query(tmp_path: Path) -> Path:
+    """The same with others."""
+    return bundles.folders(tmp_path / "query", images=4, seed=1000)

@@ -20,21 +20,6 @@ from trainables._data import DataError
 SHAPES = bundles.SHAPES[:3]
 
 
-@pytest.fixture
-def home(tmp_path):
-    return bundles.bundle(tmp_path / "bundle")
-
-
-@pytest.fixture
-def support(tmp_path):
-    return bundles.folders(tmp_path / "support")
-
-
-@pytest.fixture
-def query(tmp_path):
-    return bundles.folders(tmp_path / "query", images=4, seed=1000)
-
-
 def printed(report, width=120):
     text = io.StringIO()
     report.print(Console(file=text, width=width))

@@ -14,21 +14,6 @@ from tests import bundles
 from trainables._core.programs import outputs_of
 
 
-@pytest.fixture
-def home(tmp_path):
-    return bundles.bundle(tmp_path / "bundle")
-
-
-@pytest.fixture
-def support(tmp_path):
-    return bundles.folders(tmp_path / "support")
-
-
-@pytest.fixture
-def query(tmp_path):
-    return bundles.folders(tmp_path / "query", images=4, seed=1000)
-
-
 def test_the_adapted_student_is_saved_by_name(home, support, tmp_path):
     adapt(home, support, save=tmp_path / "mine")
     with np.load(tmp_path / "mine" / "adapted.npz") as found:

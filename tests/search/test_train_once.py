@@ -23,7 +23,8 @@ from spaces._domains import Choice, Fixed, Float, Int, Space
 from tests.trainables.test_contract import SHAPE, data  # noqa: F401  the fixture
 from trainables._core.student import Student
 from trainables._learner import RunSettings
-from trainables._ray import LearnerTrainable, TrialSettings
+from trainables._ray import LearnerTrainable
+from trainables._trial import TrialSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,13 +16,8 @@ from trainables._core.digests import CheckpointError, write_digest
 from trainables._core.student import Student
 from trainables._data import DataError
 from trainables._learner import RunSettings, TaskShape
-from trainables._ray import (
-    Chunks,
-    LearnerTrainable,
-    TrialSettings,
-    failure_of,
-    read_state,
-)
+from trainables._ray import LearnerTrainable, failure_of, read_state
+from trainables._trial import Chunks, TrialSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

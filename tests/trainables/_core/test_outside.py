@@ -9,7 +9,7 @@ import pytest
 from tests import own
 from trainables._core.outside import Code, arrived, carried
 from trainables._learner import RunSettings, TaskShape
-from trainables._ray import TrialSettings
+from trainables._trial import TrialSettings
 from trainables.maml import Maml
 
 CODE = Code("mine", (
