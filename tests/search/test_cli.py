@@ -269,8 +269,8 @@ def test_sweep_without_a_file_is_the_quickstart(fake, tmp_path):
 def test_resume_and_extend(fake, tmp_path):
     seen: list[object] = []
 
-    def resume(run, address):
-        seen.append(("resume", run, address))
+    def resume(run, address, max_disk):
+        seen.append(("resume", run, address, max_disk))
         return run
 
     def extend(run, trials, address):
@@ -280,7 +280,12 @@ def test_resume_and_extend(fake, tmp_path):
     fake("search.sweep", resume=resume, extend=extend)
     assert invoke("resume", tmp_path).stdout == f"{tmp_path}\n"
     assert invoke("extend", tmp_path, "--trials", 4, "--address", "auto").exception is None
-    assert seen == [("resume", tmp_path, None), ("extend", tmp_path, 4, "auto")]
+    assert invoke("resume", tmp_path, "--max-disk", "20GB").exception is None
+    assert seen == [
+        ("resume", tmp_path, None, None),
+        ("extend", tmp_path, 4, "auto"),
+        ("resume", tmp_path, None, "20GB"),
+    ]
 
 
 def chatty(value):
