@@ -182,6 +182,7 @@ def test_a_sweep_in_which_all_fail_alike_stops_and_says_so(
     assert {t["state"] for t in trials} <= {"FAIL", "RUNNING"}
 
 
+@pytest.mark.slow  # Ray waits longer before each new start
 def test_a_trial_whose_process_dies_again_and_again_fails_alone(tmp_path: Path) -> None:
     budget = {"trials": 3, "iterations": 10}
     with pytest.raises(SweepFailedError, match="process died"):
