@@ -143,7 +143,8 @@ def test_asked_once_it_saves_the_trials_and_stops_and_says_how_to_go_on(
     No checkpoint is due by itself for an hour: what the trials go on from was saved for Ctrl-C.
     """
     path = tmp_path / "stopped"
-    driver = start("sweep", str(tmp_path), "stopped", "4", "--checkpoint-s", "3600")
+    slow = ("--checkpoint-s", "3600", "--pause-s", "0.3")  # no trial ends between look and signal
+    driver = start("sweep", str(tmp_path), "stopped", "4", *slow)
     wait_for(path, lambda run: any(r["state"] in FINISHED for r in run.results()), driver)
     wait_for(path, halfway, driver)
     if how == "sigterm":
