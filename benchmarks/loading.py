@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import Row, save
-from benchmarks.timing import Contender, Seconds, in_turns, ratio
+from benchmarks.timing import Contender, in_turns, ratio
 from trainables._data import load
 
 ARCHIVES = {
@@ -65,7 +65,7 @@ def rows_of(source: str, rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as cache:
         report = load(source, cache=Path(cache)).report
         peers = [Contender("loop", lambda: by_hand(source))] if ARCHIVES[source] else []
-        times: Seconds = in_turns(
+        times = in_turns(
             [
                 Contender("first", lambda: first(source)),
                 Contender("again", lambda: load(source, cache=Path(cache))),
