@@ -1,5 +1,6 @@
 """Rows, result files and the command that holds all of them against their floors."""
 
+import importlib
 import json
 import sys
 
@@ -131,3 +132,8 @@ def test_an_unknown_name_is_refused(folder, monkeypatch, capsys):
     assert "there are a, b; found c" in capsys.readouterr().err
     assert status(monkeypatch, "--list") == 0
     assert "a: python -m benchmarks.a --tasks 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", sorted({words.split()[0] for words in runner.COMMANDS.values()}))
+def test_every_benchmark_can_be_imported(module):
+    assert callable(importlib.import_module(f"benchmarks.{module}").main)
