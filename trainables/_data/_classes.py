@@ -27,6 +27,7 @@ HEIC = "HEIC photo, which Pillow cannot read: convert it to JPEG"
 HIDDEN = "hidden file or folder"
 PROBED = 500  # images looked at to decide between grey and colour
 THREADS = 4
+LARGE = 2**16  # bytes of a file, from which on threads decode more than they wait: our default
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def _decode_class(builder: Builder, one: ClassFiles, pool: ThreadPoolExecutor) -
 
     pixels: list[Bytes] = []
     lost: Counter[str] = Counter()
-    for file, result in zip(one.files, pool.map(read, one.files), strict=True):
+    results = pool.map(read, one.files) if _large(one) else map(read, one.files)
+    for file, result in zip(one.files, results, strict=True):
         if isinstance(result, ImageProblemError):
             tally.skip(result.reason, file)
             lost[result.reason] += 1
@@ -120,6 +122,14 @@ def _decode_class(builder: Builder, one: ClassFiles, pool: ThreadPoolExecutor) -
     if not pixels:
         raise empty_class(one.name, one.tree.path, lost)
     return np.stack(pixels)
+
+
+def _large(one: ClassFiles) -> bool:
+    """Whether a class's images are photos; drawings take less time than to hand them over."""
+    try:
+        return bool(one.files) and len(one.tree.read(one.files[0])) > LARGE
+    except ImageProblemError:
+        return False
 
 
 def empty_class(name: str, where: Path, lost: Mapping[str, int]) -> DataError:
