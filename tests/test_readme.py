@@ -239,7 +239,7 @@ def readme(home):
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(1200)  # minutes on a busy machine
+@pytest.mark.timeout(180)
 def test_the_commands_do_what_they_say_one_after_the_other(home, readme):
     """The README's shell blocks as they stand, by a shell, on embedded data."""
     assert (home / "my-student" / "model.safetensors").is_file()

@@ -362,7 +362,7 @@ def configs():
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(configs())
 def test_any_configuration_survives_being_written(tmp_path_factory, plain):
     path = tmp_path_factory.mktemp("sweeps") / "sweep.yaml"
