@@ -152,7 +152,8 @@ class Bundle:
         return Adapted(classes, self.student, engine)
 
     def _check(self, pictures: int, labels: Sequence[str], classes: Sequence[str]) -> None:
-        spec = self.student.spec
+        from search.folders import check_ways  # noqa: PLC0415 - torch
+
         if pictures != len(labels):
             raise UserError(
                 f"Every picture needs a label; found {pictures} pictures and {len(labels)} labels."
@@ -161,12 +162,7 @@ class Bundle:
             raise UserError(
                 f"The student tells classes apart, so it needs at least 2; found {len(classes)}."
             )
-        if spec.head == "linear" and len(classes) != spec.ways:
-            raise UserError(
-                f"This student's linear head was trained for {spec.ways} classes, and the labels "
-                f"have {len(classes)}. Give it {spec.ways}, or export a student whose head fits "
-                "any number (student.head: prototype or shared)."
-            )
+        check_ways(self.student.spec, len(classes), "the labels have")
 
 
 def sweep(

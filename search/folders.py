@@ -37,6 +37,25 @@ class Images:
     labels: tuple[str, ...]
 
 
+def check_ways(spec: StudentSpec, ways: int, found: str) -> None:
+    """Hold a number of classes against what a student's head takes.
+
+    Args:
+        spec: The student's.
+        ways: The number of classes.
+        found: Who has so many, for the sentence: "the labels have".
+
+    Raises:
+        UserError: It is a linear head, trained for another number.
+    """
+    if spec.head == "linear" and ways != spec.ways:
+        raise UserError(
+            f"This student's linear head was trained for {spec.ways} classes, and {found} "
+            f"{ways}. Give it {spec.ways} classes, or export a student whose head fits any "
+            "number (student.head: prototype or shared)."
+        )
+
+
 def support_images(folder: Path, spec: StudentSpec) -> Images:
     """Read the labelled images, a folder for each class.
 
@@ -52,12 +71,7 @@ def support_images(folder: Path, spec: StudentSpec) -> Images:
             f"The student tells classes apart, so it needs at least 2; {folder} has 1 "
             f"({classes[0]}). Put a folder of images there for each class."
         )
-    if spec.head == "linear" and len(classes) != spec.ways:
-        raise UserError(
-            f"This student's linear head was trained for {spec.ways} classes, and {folder} has "
-            f"{len(classes)}. Give it {spec.ways} classes, or export a student whose head fits any "
-            "number (student.head: prototype or shared)."
-        )
+    check_ways(spec, len(classes), f"{folder} has")
     found = _decoded(folder, labelled, spec)
     for name in classes:
         if name not in found.labels:
