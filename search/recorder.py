@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from search.alike import Alike
 from search.errors import FailedError
 from search.metrics import unsteady
 from search.paired import TASKS_FILE
@@ -32,10 +32,9 @@ CURVE_S = 1.0
 
 What a kill loses of it, the trial reports again when it goes on from that checkpoint.
 """
-SAME_FAILURES = 3
-"""So many failures of one kind, and nothing else, end a sweep; our default."""
-
-_CONTROL = ("finished", "table", "failure", "notes", "cost_s", "iteration", "further", "answers")
+_CONTROL = (
+    "finished", "table", "failure", "notes", "cost_s", "iteration", "further", "answers", "before",
+)  # fmt: skip
 
 
 @dataclass
@@ -116,7 +115,7 @@ class Recorder:
         self._answers: dict[int, str] = {}
         self._further: dict[int, str] = {}
         self._places: dict[int, set[Path]] = {}  # where a running trial's checkpoints lie
-        self._alike = _Alike()  # in this session: what broke an earlier one may be mended
+        self._alike = Alike()  # in this session: what broke an earlier one may be mended
         self.cost_s = sum(r.cost_s for r in self.records.values())
 
     def reconcile(self) -> list[int]:
@@ -149,9 +148,10 @@ class Recorder:
         self._write(record)
         for observer in self.observers:
             observer.started(record)
-        if known is not None:
-            self._places[record.id] = {path.parent for path in self.run.checkpoints(record.id)}
-        return [str(path) for path in self._checkpoints(record.id)]
+        noted = self._checkpoints(record.id)
+        there = self.run.checkpoints(record.id) if known is not None else []
+        self._places[record.id] = {path.parent for path in there}
+        return [str(path) for path in (*unnoted(there, noted), *noted)]
 
     def at_end(self, number: int) -> bool:
         """Tell whether a trial has said its last word, and only waits to be recorded."""
@@ -160,11 +160,13 @@ class Recorder:
     def report(self, number: int, row: Mapping[str, Any]) -> None:
         """Note what a trial reports; ``row`` holds metrics and the trial's own control words."""
         record = self.records[number]
-        metrics = {k: v for k, v in row.items() if k not in _CONTROL}
+        metrics = _metrics(row)
         record.metrics.update(metrics)
-        before, record.cost_s = record.cost_s, float(row.get("cost_s", record.cost_s))
-        self.cost_s += record.cost_s - before
+        known, record.cost_s = record.cost_s, float(row.get("cost_s", record.cost_s))
+        self.cost_s += record.cost_s - known
         record.cpu_s, record.gpu_s = (record.cost_s * held for held in self.held)
+        if before := row.get("before"):  # where it went on from, which may have got lost
+            self._curve(record, before)
         for note in row.get("notes", ()):
             if note not in record.notes:
                 record.notes.append(note)
@@ -178,7 +180,7 @@ class Recorder:
             self._answers[number] = row.get("answers", "{}")
             self._further[number] = row.get("further", "[]")
         elif "accuracy" in row:
-            self._curve(record, {"iteration": row["iteration"], **metrics})
+            self._curve(record, row)
         for observer in self.observers:
             observer.reported(record, row)
 
@@ -246,23 +248,17 @@ class Recorder:
 
     def hopeless(self) -> str:
         """Say that every trial so far failed in the same way; an empty string where not so."""
-        last = self._alike.last
-        if last is None or last.failure is None or self._alike.count < SAME_FAILURES:
-            return ""
-        return (
-            f"The first {self._alike.count} trials all failed in the same way "
-            f"({last.failure['kind']}: {last.failure['reason']}). The traceback is in "
-            f"{self.run.trial(last.id) / 'error.txt'}."
-        )
+        return self._alike.said(self.run)
 
     def wanted(self) -> list[str]:
         """Return the metrics that the study optimises or constrains."""
         return [*self.study.objectives, *(c.metric for c in self.study.constraints)]
 
-    def _curve(self, record: Record, point: dict[str, Any]) -> None:
+    def _curve(self, record: Record, row: Mapping[str, Any]) -> None:
         """Add a report; those that a resumed trial repeats are replaced."""
-        at = point["iteration"]
-        record.reports = [*(r for r in record.reports if r["iteration"] < at), point]
+        at = row["iteration"]
+        earlier = (r for r in record.reports if r["iteration"] < at)
+        record.reports = [*earlier, {"iteration": at, **_metrics(row)}]
         if self._clock() - self._written.get(record.id, -math.inf) >= CURVE_S:
             self._write(record)
 
@@ -279,7 +275,7 @@ class Recorder:
             self._keep_student(record.id, self._checkpoints(record.id))
         self._write(record)
         self._tell(record)
-        self._alike.ended(record)
+        self._alike.ended(record.id, record.failure)
         self._written.pop(record.id, None)
         for place in self._places.pop(record.id, ()):
             for path in place.glob("checkpoint_*"):  # the student is kept, the rest was for a kill
@@ -328,19 +324,18 @@ class Recorder:
             self._written[record.id] = self._clock()
 
 
-@dataclass
-class _Alike:
-    """Trials that ended one after the other, while nothing but the same failure came of them."""
+def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in _CONTROL}
 
-    count: int = 0
-    kind: str = ""
-    last: Record | None = None  # None: none ended yet, or they did not all end alike
-    broken: bool = False
 
-    def ended(self, record: Record) -> None:
-        """Count one more."""
-        failure = record.failure or {"kind": "", "reason": ""}
-        kind = f"{failure['kind']}: {re.sub(r'[0-9.]+', '#', failure['reason'])}"
-        self.broken |= record.failure is None or (self.count > 0 and kind != self.kind)
-        self.count, self.kind = self.count + 1, kind
-        self.last = None if self.broken else record
+def unnoted(there: Sequence[Path], noted: Sequence[Path]) -> list[Path]:
+    """Return the checkpoints, newest first, that are newer than those noted.
+
+    A driver that was killed, or whose disk was full, has not noted the last ones.
+
+    Args:
+        there: Every checkpoint of a trial that lies there, oldest first.
+        noted: Those that were noted, newest first.
+    """
+    newest = there.index(noted[0]) + 1 if noted and noted[0] in there else 0
+    return [path for path in reversed(there[newest:]) if path not in noted]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from search.results import load_results
 from search.rundir import FINISHED, RunDir, read_json
 from tests import drive, fakes
 from tests.processes import end, kill
+from trainables._core.digests import CheckpointError, check_digest
 from trainables._trial import Chunks
 
 if TYPE_CHECKING:
@@ -297,10 +298,10 @@ def checkpoints_damaged(cluster: Cluster, folder: Path, chance: random.Random) -
         before, run = Before(ours), ours.run
         damaged = dict(zip(_with_two(run), chance.sample(_DAMAGES, 3), strict=False))
         assert len(damaged) >= 2, "too few trials ran"
-        lists = {i: read_json(run.trial(i) / "checkpoint.json")["checkpoints"] for i in damaged}
-        others = {i: run.path / lists[j][1] for i, j in zip(damaged, _turned(damaged), strict=True)}
+        lists = {i: _whole(run, i) for i in damaged}
+        others = {i: lists[j][1] for i, j in zip(damaged, _turned(damaged), strict=True)}
         for number, damage in damaged.items():
-            damage(run.path / lists[number][0], others[number], chance)
+            damage(lists[number][0], others[number], chance)
         with run.journal.open("ab") as file:
             file.write(b'{"op_code": 9, "worker_id"'[: chance.randint(1, 26)])
         ours.resume()
@@ -308,7 +309,9 @@ def checkpoints_damaged(cluster: Cluster, folder: Path, chance: random.Random) -
         assert re.search(r"The last line of .*study\.journal was half-written", ours.said)
         for number in damaged:
             notes = " ".join(ours.run.results()[number]["notes"])
-            assert lists[number][0] in notes, f"the checkpoint of {number} was not named: {notes}"
+            assert str(lists[number][0]) in notes, (
+                f"the checkpoint of {number} was not named: {notes}"
+            )
             assert "went on from meta-iteration" in notes
 
 
@@ -341,6 +344,16 @@ def _with_two(run: RunDir) -> list[int]:
     """The trials that run and have two checkpoints."""
     lists = {i: run.trial(i) / "checkpoint.json" for i in saved(run)}
     return [i for i, file in lists.items() if len(read_json(file)["checkpoints"]) == 2]
+
+
+def _whole(run: RunDir, number: int) -> list[Path]:
+    """The checkpoints of a trial that a kill has not torn, newest first, noted or not."""
+    found = []
+    for folder in reversed(run.checkpoints(number)):
+        with suppress(CheckpointError):
+            check_digest(folder)
+            found.append(folder)
+    return found
 
 
 def _busy(cluster: Cluster, chance: random.Random) -> Host:

@@ -62,6 +62,8 @@ class LearnerTrainable(tune.Trainable):
     _outcome: Outcome | None
     _training: str
     _state: dict[str, Any] | None
+    _last: dict[str, Any]  # what was reported at the last validation
+    _before: dict[str, Any]  # the same after a restart: nobody may have noted it
 
     @override
     def setup(
@@ -97,7 +99,12 @@ class LearnerTrainable(tune.Trainable):
         self._lease_s += node().waited_s - waited
         identity = {"iteration": self._iteration_done, "cost_s": self._cost_s}
         identity["lease_s"] = self._lease_s
-        return {**self._cheap, **result, **identity, "notes": list(self._notes)}
+        told = {**self._cheap, **result, **identity}
+        if "accuracy" in result and self._outcome is None:
+            self._last = {name: v for name, v in told.items() if name != SHOULD_CHECKPOINT}
+        if self._before:
+            told, self._before = {**told, "before": self._before}, {}
+        return {**told, "notes": list(self._notes)}
 
     @override
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -116,6 +123,7 @@ class LearnerTrainable(tune.Trainable):
                 "lease_s": self._lease_s,
                 "sums": dict(self._sums),
                 "summed": self._summed,
+                "last": self._last,
             }
             torch.save(state, folder / STATE)
         write_digest(folder, self._identity)
@@ -140,6 +148,7 @@ class LearnerTrainable(tune.Trainable):
         self._iteration_done, self._cost_s, self._lease_s = 0, 0.0, 0.0
         self._sums: dict[str, float] = {}
         self._summed = 0
+        self._last, self._before = {}, {}
         self._cheap: dict[str, float] = {}
         self._notes: list[str] = []
         self._run = replace(self._settings.run, halvings=int(config.get("halvings", 0)))
@@ -178,6 +187,7 @@ class LearnerTrainable(tune.Trainable):
             self._iteration_done, self._cost_s = int(state["iteration"]), float(state["cost_s"])
             self._lease_s = float(state.get("lease_s", 0.0))
             self._sums, self._summed = dict(state["sums"]), int(state["summed"])
+            self._last = self._before = dict(state.get("last", {}))
             self._notes.append(f"went on from meta-iteration {self._iteration_done}")
             return
         if folders:

@@ -190,6 +190,37 @@ def test_a_resumed_trial_gets_its_two_last_checkpoints_newest_first(
     assert all(p.startswith(str(again.run.path)) for p in paths)
 
 
+def test_a_checkpoint_that_nobody_noted_is_gone_on_from_first(
+    open_run: Callable[[], Recorder],
+) -> None:
+    recorder = open_run()
+    recorder.start(recorder.study.ask())
+    for number in range(3):
+        save_student(recorder, 0, f"checkpoint_{number:06}")
+    noted = (recorder.run.trial(0) / "checkpoint.json").read_text()
+    save_student(recorder, 0, "checkpoint_000003")  # the disk was full when it was to be noted
+    (recorder.run.trial(0) / "checkpoint.json").write_text(noted)
+    again = open_run()
+    paths = again.start(again.study.ask_again(0))
+    assert [p[-1] for p in paths] == ["3", "2", "1"], "the oldest is no longer wanted"
+
+
+def test_the_report_of_a_checkpoint_that_nobody_noted_is_not_lost(
+    open_run: Callable[[], Recorder],
+) -> None:
+    recorder = open_run()
+    recorder.start(recorder.study.ask())
+    recorder.report(0, {"iteration": 5, "accuracy": 0.1})
+    before = {"iteration": 10, "accuracy": 0.2, "cost_s": 3.0}
+    recorder.report(0, {"iteration": 15, "accuracy": 0.3, "cost_s": 4.0, "before": before})
+    assert recorder.records[0].reports == [
+        {"iteration": 5, "accuracy": 0.1},
+        {"iteration": 10, "accuracy": 0.2},
+        {"iteration": 15, "accuracy": 0.3},
+    ]
+    assert "before" not in recorder.records[0].metrics
+
+
 @pytest.mark.parametrize("damaged", ['{"checkpoints": ["ra', "{}", "[]"])
 def test_a_damaged_list_of_checkpoints_is_named_and_they_are_found_by_themselves(
     open_run: Callable[[], Recorder], damaged: str

@@ -168,6 +168,9 @@ def test_a_trial_goes_on_exactly_where_its_checkpoint_was(
         trainable.save_checkpoint(str(folder))
         trainable.train()  # goes on; the checkpoint is a snapshot
         again = run_to_end(make(restore=[str(folder)]))
+        before = timeless(again[0].pop("before"))
+        assert before["iteration"] == 5 * steps, "whoever lost this report gets it again"
+        assert before.items() <= timeless(calm[steps - 1]).items()
         assert [timeless(r) for r in again] == [timeless(r) for r in calm[steps:]]
         assert again[0]["notes"] == [f"went on from meta-iteration {5 * steps}"]
 
