@@ -107,9 +107,42 @@ class Bucket:
         except FileNotFoundError:
             return
 
+    def tree(self, folder: str) -> dict[str, int]:
+        """List the objects in a folder and below it.
 
-def check_bucket(address: str) -> Bucket:
-    """Write, read and delete a small object.
+        Returns:
+            Name, as ``get`` takes it -> when it was written, in ns of the epoch as the server
+            tells it.
+
+        Raises:
+            OSError: The server did not tell.
+        """
+        asked = fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True, recursive=True)
+        found = [one for one in self.system.get_file_info(asked) if one.type == fs.FileType.File]
+        return {one.path.removeprefix(f"{self.root}/"): one.mtime_ns or 0 for one in found}
+
+    def kind(self, name: str) -> fs.FileType:
+        """Say what lies under a name.
+
+        Raises:
+            OSError: The server did not tell.
+        """
+        return self.system.get_file_info(f"{self.root}/{name}").type
+
+    def clear(self, folder: str) -> None:
+        """Delete a folder with all that is in it; one that is not there is no error.
+
+        Raises:
+            OSError: The server did not do it.
+        """
+        try:
+            self.system.delete_dir(f"{self.root}/{folder}")
+        except FileNotFoundError:
+            return
+
+
+def check_bucket(address: str, turns: int | None = None) -> Bucket:
+    """Write, read and delete a small object; ``turns`` as ``patiently`` takes it.
 
     Raises:
         UserError: That does not work; it says why.
@@ -123,28 +156,38 @@ def check_bucket(address: str) -> Bucket:
         bucket.delete(name)
         return found
 
-    found = patiently(bucket, try_it)
+    found = patiently(bucket, try_it, turns=turns)
     if found != name.encode():
         raise UserError(f"What is written to {shown(address)} is not what is read from it.")
     return bucket
 
 
 def patiently(
-    bucket: Bucket, call: Callable[[], T], sleep: Callable[[float], None] = time.sleep
+    bucket: Bucket,
+    call: Callable[[], T],
+    sleep: Callable[[float], None] = time.sleep,
+    turns: int | None = None,
 ) -> T:
     """Call until the server answers well, a few times, with longer and longer waits.
+
+    Args:
+        bucket: What is called.
+        call: What is tried; it can be repeated.
+        sleep: What waits.
+        turns: How often it is tried; None: our default.
 
     Raises:
         FileNotFoundError: There is no such object.
         UserError: It did not; it says why.
     """
-    for turn in range(PATIENCE):
+    last = (turns or PATIENCE) - 1
+    for turn in range(last + 1):
         try:
             return call()
         except FileNotFoundError:
             raise
         except OSError as error:
-            if turn == PATIENCE - 1 or _code(error) in _LASTING:
+            if turn == last or _code(error) in _LASTING:
                 raise UserError(unusable(bucket.address, error)) from error
         sleep(waiting(turn))
     raise AssertionError("the last turn returns or raises")

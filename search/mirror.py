@@ -4,11 +4,13 @@
 
     ADDRESS/manifest.json       path -> digest and time of every file, and the run's sessions
     ADDRESS/objects/<sha256>    the files, by their content
+    ADDRESS/ray/...             checkpoints, where trials save there themselves (``remote``)
 
 The manifest is written last and whole, and what it names is deleted only once the next one is
 there. So what lies in the bucket is always one state that can be resumed, however an upload ends:
 trials that have ended for the journal have all their files, and no file is of a trial that the
-journal does not know.
+journal does not know. So are the checkpoints of a trial: deleted once a manifest says that it has
+ended.
 
 A thread does it. A bucket that fails is asked again, later and later; it neither stops nor slows
 the sweep.
@@ -32,7 +34,8 @@ from search.bucket import Bucket, check_bucket, patiently, waiting, why
 from search.errors import UserError
 from search.moments import Seen, take
 from search.outlets import echo
-from search.rundir import now
+from search.remote import RAY, spare
+from search.rundir import FINISHED, IN_BUCKET, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,6 +116,7 @@ class Mirror:
         Raises:
             OSError: The bucket did not take all of it; what it took is not sent again.
         """
+        over = self._spare_checkpoints()  # before: what has ended by now is in the state to come
         with tempfile.TemporaryDirectory(
             prefix=_SPOOL, dir=self.run.path, ignore_cleanup_errors=True
         ) as spool:
@@ -126,6 +130,17 @@ class Mirror:
             path: one["digest"] for path, one in self._known.items()
         }:
             self._publish(files)
+        for folder in over:
+            self.bucket.clear(folder)
+
+    def _spare_checkpoints(self) -> list[str]:
+        if not any(one.get(IN_BUCKET) for one in self.run.info()["sessions"]):
+            return []
+        return spare(self.bucket.tree(RAY), self._over, ending=self._ending.is_set())
+
+    def _over(self, number: int) -> bool:
+        known = self.run.result(number)
+        return known is not None and known["state"] in FINISHED
 
     def _send(self, path: str, link: Path | None, state: State) -> dict[str, Any]:
         stamp = state.stamps[path]

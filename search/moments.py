@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.errors import UserError
-from search.rundir import LOCK, read_json
+from search.rundir import IN_BUCKET, LOCK, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,13 +108,14 @@ def _files(run: RunDir, trials: set[str]) -> Iterator[Path]:
 
 
 def _checkpoints(run: RunDir, held: Path | None, number: str) -> Iterator[Path]:
-    """The files of the checkpoints that a trial may go on from."""
+    """The files of the checkpoints that a trial may go on from, but those in the bucket."""
     file = held or run.trial(int(number)) / "checkpoint.json"
     try:
-        places = read_json(file)["checkpoints"] if file.is_file() else []
-    except (UserError, KeyError, TypeError):  # damaged: a resumed trial looks for them itself
+        told = read_json(file) if file.is_file() else {}
+        places = set(told.get("checkpoints", [])) - set(told.get(IN_BUCKET, []))
+    except (UserError, AttributeError, TypeError):  # damaged: a resumed trial looks for them itself
         return
-    for place in places:
+    for place in sorted(places):
         if (run.path / place).is_relative_to(run.path):
             yield from (one for one in (run.path / place).rglob("*") if one.is_file())
             if not (run.path / place).is_dir():

@@ -11,10 +11,10 @@ import math
 import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from search.alike import Alike
+from search.checkpoints import Checkpoints
 from search.errors import FailedError
 from search.metrics import unsteady
 from search.paired import TASKS_FILE
@@ -23,8 +23,10 @@ from trainables._core.digests import CheckpointError, check_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from search._optuna import Study, Suggestion
+    from search.remote import Remote
     from spaces._domains import Value
 
 CURVE_S = 1.0
@@ -96,6 +98,7 @@ class Recorder:
         observers: Who is told, after everything is written.
         held: CPU cores and GPUs that one trial holds.
         clock: Seconds, from whenever.
+        remote: Checkpoints in the run's bucket; None: it has none.
     """
 
     def __init__(
@@ -105,7 +108,9 @@ class Recorder:
         observers: Sequence[Observer] = (),
         held: tuple[float, float] = (1.0, 0.0),
         clock: Callable[[], float] = time.monotonic,
+        remote: Remote | None = None,
     ) -> None:
+        self.checkpoints = Checkpoints(run, remote)
         self._clock, self._written = clock, dict[int, float]()
         self.run, self.study, self.observers, self.held = run, study, tuple(observers), held
         self.records: dict[int, Record] = {}
@@ -114,7 +119,6 @@ class Recorder:
         self._tables: dict[int, str] = {}
         self._answers: dict[int, str] = {}
         self._further: dict[int, str] = {}
-        self._places: dict[int, set[Path]] = {}  # where a running trial's checkpoints lie
         self._alike = Alike()  # in this session: what broke an earlier one may be mended
         self.cost_s = sum(r.cost_s for r in self.records.values())
 
@@ -148,10 +152,8 @@ class Recorder:
         self._write(record)
         for observer in self.observers:
             observer.started(record)
-        noted = self._checkpoints(record.id)
-        there = self.run.checkpoints(record.id) if known is not None else []
-        self._places[record.id] = {path.parent for path in there}
-        return [str(path) for path in (*unnoted(there, noted), *noted)]
+        self._noted(record.id)
+        return self.checkpoints.given(record.id, begun=known is not None)
 
     def at_end(self, number: int) -> bool:
         """Tell whether a trial has said its last word, and only waits to be recorded."""
@@ -187,9 +189,8 @@ class Recorder:
     def checkpoint(self, number: int, path: str) -> None:
         """Note a checkpoint of a trial; the last two are kept."""
         self._write(self.records[number])
-        self._places.setdefault(number, set()).add(Path(path).parent)
-        known = [other for other in self._checkpoints(number) if other != Path(path)]
-        self.run.write_saved(number, [Path(path), *known][:2])
+        self._noted(number)
+        self.checkpoints.note(number, path)
 
     def finish(self, number: int) -> None:
         """Note that a trial has ended by itself or was stopped by the scheduler."""
@@ -272,15 +273,12 @@ class Recorder:
                 write_json(self.run.trial(record.id) / TASKS_FILE, answers)
             if further := json.loads(self._further.pop(record.id, "[]")):
                 write_json(self.run.trial(record.id) / FURTHER, further)
-            self._keep_student(record.id, self._checkpoints(record.id))
+            self._keep_student(record.id, self._noted(record.id))
         self._write(record)
         self._tell(record)
         self._alike.ended(record.id, record.failure)
         self._written.pop(record.id, None)
-        for place in self._places.pop(record.id, ()):
-            for path in place.glob("checkpoint_*"):  # the student is kept, the rest was for a kill
-                shutil.rmtree(path, ignore_errors=True)
-        (self.run.trial(record.id) / "checkpoint.json").unlink(missing_ok=True)
+        self.checkpoints.forget(record.id)  # the student is kept, the rest was for a kill
         for observer in self.observers:
             observer.finished(record)
 
@@ -292,17 +290,19 @@ class Recorder:
         else:
             self.study.fail(record.id, record.failure or {}, record.metrics)
 
-    def _checkpoints(self, number: int) -> list[Path]:
-        """Where a trial's checkpoints lie, newest first."""
-        places, damage = self.run.saved(number)
+    def _noted(self, number: int) -> list[Path]:
+        """Where a trial's checkpoints lie, newest first; damage of their list is noted."""
+        places, damage = self.checkpoints.noted(number)
         if damage and damage not in self.records[number].notes:
             self.records[number].notes.append(damage)
         return places
 
     def _keep_student(self, number: int, checkpoints: list[Path]) -> None:
         student, torn = self.run.trial(number) / "student", ""
-        for checkpoint in checkpoints:
-            if (checkpoint / "student").is_dir():
+        for place in checkpoints:
+            with self.checkpoints.at_hand(place) as checkpoint:
+                if not (checkpoint / "student").is_dir():
+                    continue
                 try:
                     check_digest(checkpoint)
                 except CheckpointError as error:
@@ -326,16 +326,3 @@ class Recorder:
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in _CONTROL}
-
-
-def unnoted(there: Sequence[Path], noted: Sequence[Path]) -> list[Path]:
-    """Return the checkpoints, newest first, that are newer than those noted.
-
-    A driver that was killed, or whose disk was full, has not noted the last ones.
-
-    Args:
-        there: Every checkpoint of a trial that lies there, oldest first.
-        noted: Those that were noted, newest first.
-    """
-    newest = there.index(noted[0]) + 1 if noted and noted[0] in there else 0
-    return [path for path in reversed(there[newest:]) if path not in noted]

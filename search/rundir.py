@@ -35,9 +35,11 @@ from typing import TYPE_CHECKING, Any
 from search.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SCORES, FURTHER, LOCK = "scores.safetensors", "further.json", "driver.lock"
+IN_BUCKET = "in_bucket"
+"""Of a list of checkpoints: those that lie in the bucket; of a session: that trials save there."""
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 """The states that a trial which ran never leaves."""
 STOPPED_EARLY = "stopped early"
@@ -141,11 +143,18 @@ class RunDir:
             told = f"{file} is damaged; the checkpoints that lie there are tried, newest first"
             return self.checkpoints(number)[::-1], told
 
-    def write_saved(self, number: int, places: list[Path]) -> None:
-        """Write where the checkpoints of a trial lie, newest first."""
-        inside = [p.relative_to(self.path) if p.is_relative_to(self.path) else p for p in places]
+    def write_saved(
+        self, number: int, places: Sequence[Path], elsewhere: Sequence[Path] = ()
+    ) -> None:
+        """Write where the checkpoints of a trial lie, newest first, and which are in the bucket."""
         file = self.trial(number) / "checkpoint.json"
-        write_json(file, {"checkpoints": [str(place) for place in inside], "written": now()})
+        told = {"checkpoints": [self._inside(one) for one in places], "written": now()}
+        if elsewhere:
+            told[IN_BUCKET] = [self._inside(one) for one in elsewhere]
+        write_json(file, told)
+
+    def _inside(self, place: Path) -> str:
+        return str(place.relative_to(self.path) if place.is_relative_to(self.path) else place)
 
     def info(self) -> dict[str, Any]:
         """Read ``run.json``."""

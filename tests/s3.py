@@ -1,6 +1,6 @@
 """An S3 server on this machine (moto), and a proxy before it that fails and dawdles, seeded.
 
-As a real server does, the proxy refuses what is not signed.
+As a real server does, the proxy refuses what is not signed. ``Memory`` is a bucket without any.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from pyarrow import fs
 from typing_extensions import override
+
+from search.bucket import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +31,63 @@ KEYS = {
     "AWS_DEFAULT_REGION": "us-east-1",
 }
 _REFUSED = b'<?xml version="1.0"?><Error><Code>%s</Code><Message>no, hunter2</Message></Error>'
+
+
+@dataclass(frozen=True)
+class Memory(Bucket):
+    """A bucket that is a dict, and fails from some call on."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    sick: list[int] = field(default_factory=list)  # the call from which it fails
+
+    def _call(self, what: str) -> None:
+        self.calls.append(what)
+        if self.sick and len(self.calls) > self.sick[0]:
+            raise OSError("AWS Error SLOW_DOWN during PutObject: hunter2")
+
+    @override
+    def put(self, name: str, content: bytes) -> None:
+        self._call(f"put {name}")
+        self.objects[name] = content
+
+    @override
+    def get(self, name: str) -> bytes:
+        self._call(f"get {name}")
+        if name not in self.objects:
+            raise FileNotFoundError(name)
+        return self.objects[name]
+
+    @override
+    def names(self, folder: str) -> set[str]:
+        self._call(f"names {folder}")
+        found = (name for name in self.objects if name.startswith(f"{folder}/"))
+        return {name.removeprefix(f"{folder}/") for name in found}
+
+    @override
+    def tree(self, folder: str) -> dict[str, int]:
+        self._call(f"tree {folder}")
+        found = enumerate(name for name in self.objects if name.startswith(f"{folder}/"))
+        return {name: number for number, name in found}
+
+    @override
+    def kind(self, name: str) -> fs.FileType:
+        self._call(f"kind {name}")
+        if name in self.objects:
+            return fs.FileType.File
+        inside = any(one.startswith(f"{name}/") for one in self.objects)
+        return fs.FileType.Directory if inside else fs.FileType.NotFound
+
+    @override
+    def clear(self, folder: str) -> None:
+        self._call(f"clear {folder}")
+        for name in [one for one in self.objects if one.startswith(f"{folder}/")]:
+            del self.objects[name]
+
+    @override
+    def delete(self, name: str) -> None:
+        self._call(f"delete {name}")
+        self.objects.pop(name, None)
 
 
 class Proxy(ThreadingHTTPServer):

@@ -32,12 +32,13 @@ from trainables._core.parallel import out_of_memory
 from trainables._core.scores import ScoresError
 from trainables._core.student import StudentError
 from trainables._learner import DivergedError, parse_config
+from trainables._trial import at_hand
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from trainables._learner import ImageData, Learner, Outcome, Value
-    from trainables._trial import DataHandle, TrialSettings
+    from trainables._trial import DataHandle, Depot, TrialSettings
 
 STATE, STUDENT = "state.pt", "student"
 
@@ -52,10 +53,10 @@ class LearnerTrainable(tune.Trainable):
     """One trial; the actor is reused for the next, and keeps the data open.
 
     The configuration Tune hands over is ``{"id", "config", "restore", "further", "trained"}``: the
-    trial's number, its dotted parameters, checkpoints to start from, newest first, configurations
-    that differ in adaptation alone, and directories of trials that trained the same model; and
-    ``"halvings"`` where a process of this trial ran out of memory: it goes on with half as many
-    tasks at a time.
+    trial's number, its dotted parameters, checkpoints to start from, newest first (an absolute path
+    is of this node, another one of the depot), configurations that differ in adaptation alone, and
+    directories of trials that trained the same model; and ``"halvings"`` where a process of this
+    trial ran out of memory: it goes on with half as many tasks at a time.
     """
 
     _learner: Learner | None
@@ -71,11 +72,12 @@ class LearnerTrainable(tune.Trainable):
         config: dict[str, Any],
         settings: TrialSettings | None = None,
         data: DataHandle | None = None,
+        depot: Depot | None = None,
     ) -> None:
         """Keep what all trials share; everything that may fail waits for the first step."""
         if settings is None or data is None:
             raise TypeError("LearnerTrainable needs settings and data; use tune.with_parameters.")
-        self._settings, self._handle = settings, data
+        self._settings, self._handle, self._depot = settings, data, depot
         self._opened: ImageData | None = None
         self._begin(config)
 
@@ -132,10 +134,16 @@ class LearnerTrainable(tune.Trainable):
     @override
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         """Go on from a checkpoint after the actor died, or, if it is torn, from one before."""
-        newest = Path(checkpoint)
-        before = [one for one in newest.parent.glob("checkpoint_*") if one.name < newest.name]
-        ordered = [newest, *sorted(before, reverse=True), *self._given]
-        self._restore_from([str(one) for one in ordered])
+        self._restore_from(self._from(Path(checkpoint)))
+
+    def _from(self, newest: Path) -> Iterator[str]:
+        """A checkpoint and those before it; looked for once the newer ones are torn."""
+        yield str(newest)
+        beside = [p for p in newest.parent.glob("checkpoint_[0-9]*") if p.name < newest.name]
+        yield from map(str, sorted(beside, reverse=True))
+        if self._depot is not None:
+            yield from self._depot.newest(self._number)
+        yield from self._given
 
     @property
     def _trained(self) -> bool:
@@ -143,6 +151,7 @@ class LearnerTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._config: dict[str, Value] = config["config"]
+        self._number = int(config["id"])
         self._identity = self._settings.identity(self._config, self._handle.fingerprint)
         self._learner, self._outcome, self._state = None, None, None
         self._iteration_done, self._cost_s, self._lease_s = 0, 0.0, 0.0
@@ -165,21 +174,24 @@ class LearnerTrainable(tune.Trainable):
 
     def _known(self, folders: Sequence[str]) -> bool:
         """Look for the same training; what is found is adapted differently, and not trained."""
-        for folder in map(Path, folders):
-            try:
-                self._again = Again.load(folder, self._training)
-            except (StudentError, ScoresError) as error:
-                self._notes.append(f"{str(error).rstrip('.')}; it is trained again.")
-                continue
+        for place in folders:
+            with at_hand(self._depot, place) as folder:
+                try:
+                    self._again = Again.load(folder, self._training)
+                except (StudentError, ScoresError) as error:
+                    said = str(error).replace(str(folder), place).rstrip(".")
+                    self._notes.append(f"{said}; it is trained again.")
+                    continue
             self._iteration_done = self._settings.run.iterations
             self._notes.append(f"not trained: the model of trial {folder.name}, adapted anew")
             return True
         return False
 
-    def _restore_from(self, folders: Sequence[str]) -> None:
-        for folder in folders:
+    def _restore_from(self, places: Iterable[str]) -> None:
+        place = ""
+        for place in places:
             try:
-                state = read_state(Path(folder), self._identity)
+                state = self._read(place)
             except CheckpointError as error:
                 self._notes.append(str(error))
                 continue
@@ -190,8 +202,15 @@ class LearnerTrainable(tune.Trainable):
             self._last = self._before = dict(state.get("last", {}))
             self._notes.append(f"went on from meta-iteration {self._iteration_done}")
             return
-        if folders:
+        if place:
             self._notes.append("no usable checkpoint; started from meta-iteration 0")
+
+    def _read(self, place: str) -> dict[str, Any]:
+        with at_hand(self._depot, place) as folder:
+            try:
+                return read_state(folder, self._identity)
+            except CheckpointError as error:
+                raise CheckpointError(str(error).replace(str(folder), place)) from error
 
     def _release(self) -> None:
         self._learner = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +17,7 @@ from trainables._core.settings import ADAPTATION
 from trainables._core.student import content_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from trainables._core.outside import Carried
     from trainables._learner import ImageData, Learner, RunSettings, TaskShape, Value
@@ -30,6 +32,28 @@ class DataHandle(Protocol):
 
     def open(self) -> ImageData:
         """Map or fetch the arrays."""
+
+
+class Depot(Protocol):
+    """Checkpoints that lie elsewhere than on this node; small enough to travel."""
+
+    def newest(self, number: int) -> list[str]:
+        """List where those of a trial lie, newest first."""
+
+    def fetch(self, place: str, folder: Path) -> None:
+        """Bring one into a directory to be made; of one that is not there nothing comes."""
+
+
+@contextmanager
+def at_hand(depot: Depot | None, place: str) -> Iterator[Path]:
+    """Have a directory on this node: an absolute path is here, any other one in the depot."""
+    if depot is None or Path(place).is_absolute():
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / Path(place).name
+        depot.fetch(place, folder)
+        yield folder
 
 
 @dataclass(frozen=True)

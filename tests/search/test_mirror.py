@@ -6,12 +6,10 @@ import itertools
 import json
 import shutil
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pyarrow import fs
-from typing_extensions import override
 
 from search import bucket as buckets
 from search import fetch as fetching
@@ -22,49 +20,13 @@ from search.errors import UserError
 from search.fetch import fetch
 from search.mirror import Mirror, check_free, mirrored
 from search.rundir import RunDir, read_json, write_json
+from tests.s3 import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 ADDRESS = "s3://bucket/runs/mine"
-
-
-@dataclass(frozen=True)
-class Memory(Bucket):
-    """A bucket that is a dict, and fails from some call on."""
-
-    objects: dict[str, bytes] = field(default_factory=dict)
-    calls: list[str] = field(default_factory=list)
-    sick: list[int] = field(default_factory=list)  # the call from which it fails
-
-    def _call(self, what: str) -> None:
-        self.calls.append(what)
-        if self.sick and len(self.calls) > self.sick[0]:
-            raise OSError("AWS Error SLOW_DOWN during PutObject: hunter2")
-
-    @override
-    def put(self, name: str, content: bytes) -> None:
-        self._call(f"put {name}")
-        self.objects[name] = content
-
-    @override
-    def get(self, name: str) -> bytes:
-        self._call(f"get {name}")
-        if name not in self.objects:
-            raise FileNotFoundError(name)
-        return self.objects[name]
-
-    @override
-    def names(self, folder: str) -> set[str]:
-        self._call(f"names {folder}")
-        found = (name for name in self.objects if name.startswith(f"{folder}/"))
-        return {name.removeprefix(f"{folder}/") for name in found}
-
-    @override
-    def delete(self, name: str) -> None:
-        self._call(f"delete {name}")
-        self.objects.pop(name, None)
 
 
 @pytest.fixture
@@ -267,6 +229,52 @@ def test_files_that_vanish_again_and_again_are_looked_for_again(
     monkeypatch.setattr(moments, "_hold", gone)
     with pytest.raises(FileNotFoundError):
         Mirror(run, bucket).copy()
+
+
+def test_checkpoints_in_the_bucket_stay_until_a_state_says_that_their_trial_has_ended(
+    run: RunDir, bucket: Memory, tmp_path: Path
+) -> None:
+    trial = [f"ray/session-1/trial-0000{number}-abc" for number in range(2)]
+
+    def saved(number: int) -> None:
+        begun(run, number)
+        places = [f"{trial[number]}/checkpoint_00000{at}" for at in range(5)]
+        for place in places:
+            bucket.objects[f"{place}/state.pt"] = b"weights"
+        last = [run.path / place for place in reversed(places[-2:])]
+        run.write_saved(number, last, last)
+
+    def there() -> list[str]:
+        return sorted(name for name in bucket.objects if name.startswith("ray/"))
+
+    run.write_info(sessions=[{"started": "one", "in_bucket": True}])
+    mirror = Mirror(run, bucket)
+    for number in range(2):
+        saved(number)
+    mirror.copy()
+    assert there() == [f"{one}/checkpoint_00000{at}/state.pt" for one in trial for at in (2, 3, 4)]
+    files = json.loads(bucket.objects["manifest.json"])["files"]
+    assert {"trials/0/checkpoint.json", "trials/1/checkpoint.json"} <= set(files)
+    assert not any(name.startswith("ray/") for name in files)
+
+    back = RunDir.open(fetch(ADDRESS, tmp_path / "back"))
+    assert back.saved(0)[0] == [back.path / f"{trial[0]}/checkpoint_00000{at}" for at in (4, 3)]
+
+    ended(run, 0)
+    bucket.sick[:] = [len(bucket.calls) + 1]  # it answers once more: no state is published
+    with pytest.raises(OSError, match="SLOW_DOWN"):
+        mirror.copy()
+    bucket.sick.clear()
+    assert f"{trial[0]}/checkpoint_000004/state.pt" in there()
+    mirror.copy()
+    assert there() == [f"{trial[1]}/checkpoint_00000{at}/state.pt" for at in (2, 3, 4)]
+    with Mirror(run, bucket, every_s=0.01):
+        pass
+    assert there()  # the other one can go on
+    ended(run, 1)
+    with Mirror(run, bucket, every_s=60):
+        pass
+    assert there() == []
 
 
 def test_a_file_system_without_links_is_copied_from(

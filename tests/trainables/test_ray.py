@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from trainables._core.student import Student
 from trainables._data import DataError
 from trainables._learner import RunSettings, TaskShape
 from trainables._ray import LearnerTrainable, failure_of, read_state
-from trainables._trial import Chunks, TrialSettings
+from trainables._trial import Chunks, Depot, TrialSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,11 +67,30 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Local]:
         config: dict[str, Any] | None = None,
         restore: list[str] | None = None,
         settings: TrialSettings = SETTINGS,
+        depot: Depot | None = None,
     ) -> Local:
-        monkeypatch.setattr(LearnerTrainable.setup, "__defaults__", (settings, Data()))
+        monkeypatch.setattr(LearnerTrainable.setup, "__defaults__", (settings, Data(), depot))
         return Local(trial(config, restore))
 
     return build
+
+
+class Elsewhere:
+    """A depot that is a directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked = folder, list[str]()
+
+    def newest(self, number: int) -> list[str]:
+        self.asked.append(f"newest {number}")
+        return sorted((p.name for p in self.folder.glob("checkpoint_*")), reverse=True)
+
+    def fetch(self, place: str, folder: Path) -> None:
+        self.asked.append(place)
+        if (self.folder / place).is_dir():
+            shutil.copytree(self.folder / place, folder)
+        else:
+            folder.mkdir()
 
 
 def run_to_end(trainable: Local) -> list[dict[str, Any]]:
@@ -296,6 +316,49 @@ def test_a_dead_actors_trial_goes_on_from_the_checkpoint_before_a_torn_one(
     again = make(restore=[str(saved)])
     again.load_checkpoint(str(places[1]))
     assert again.train()["iteration"] == 10  # from what the driver gave
+
+
+def test_a_trial_goes_on_from_a_checkpoint_that_lies_elsewhere(
+    make: Callable[..., Local], saved: Path, tmp_path: Path
+) -> None:
+    depot = Elsewhere(tmp_path / "elsewhere")
+    shutil.copytree(saved, depot.folder / "checkpoint_000001")
+    shutil.copytree(saved, depot.folder / "checkpoint_000002")
+    damage(depot.folder / "checkpoint_000002", "flipped")
+    places = ["checkpoint_000003", "checkpoint_000002", "checkpoint_000001"]
+    row = make(restore=places, depot=depot).train()
+    assert row["iteration"] == 10
+    gone, torn, went_on = row["notes"]
+    assert gone == "The checkpoint checkpoint_000003 is torn: it has no whole digest.json."
+    assert torn.startswith("The checkpoint checkpoint_000002 is torn")
+    assert went_on == "went on from meta-iteration 5"
+    assert depot.asked == places
+
+    # Tune brings the newest one into a directory of its own, beside those of other trials
+    brought = tmp_path / "checkpoint_tmp_2"
+    shutil.copytree(saved, brought)
+    shutil.copytree(depot.folder / "checkpoint_000002", tmp_path / "checkpoint_tmp_1")
+    again = make(depot=depot)
+    again.load_checkpoint(str(brought))
+    assert again.train()["notes"] == ["went on from meta-iteration 5"]
+    damage(brought, "flipped")
+    again = make(depot=depot)
+    again.load_checkpoint(str(brought))
+    row = again.train()
+    assert [str(brought) in row["notes"][0], row["notes"][-1]] == [True, went_on]
+    assert depot.asked[-3:] == ["newest 0", "checkpoint_000002", "checkpoint_000001"]
+
+
+def test_a_model_that_cannot_be_borrowed_is_trained_again(
+    make: Callable[..., Local], tmp_path: Path
+) -> None:
+    depot = Elsewhere(tmp_path)
+    trainable = make(depot=depot)
+    trainable.reset_config({**trial(), "trained": ["trained/7"]})
+    assert depot.asked == ["trained/7"]
+    (note,) = trainable.train()["notes"]
+    assert note.startswith("trained/7/scores.safetensors holds no readable scores: ")
+    assert note.endswith("; it is trained again.")
 
 
 def test_the_last_checkpoint_is_the_student(make: Callable[..., Local], tmp_path: Path) -> None:
