@@ -21,7 +21,8 @@ from typing_extensions import override
 
 from search._asha import asha
 from search._schedulers import ParetoHalving
-from search.errors import OUT_OF_MEMORY
+from search.errors import OUT_OF_MEMORY, FailedError
+from search.remote import RAY, away_in
 from search.rundir import FINISHED, tune_name
 from search.storage import StorageError, trouble_in
 from trainables._ray import LearnerTrainable
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from search.config import SweepConfig
     from search.recorder import Recorder
     from search.refusal import Gate
+    from search.remote import Remote
     from spaces._domains import Value
     from trainables._trial import TrialSettings
 
@@ -227,6 +229,8 @@ class Reporter(Callback):
 
     def _of_storage(self, text: str) -> bool:
         """Tell whether a trial fell with the storage, which ends the sweep and not the trial."""
+        if self._broken is None and (sentence := away_in(text)):
+            self._broken = FailedError(sentence)
         if self._broken is None and (what := trouble_in(text)):
             self._broken = StorageError(self.recorder.run.path, what)
         return self._broken is not None
@@ -277,6 +281,7 @@ def run_trials(
     """
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    remote = steering.reporter.recorder.checkpoints.target  # what is old there the mirror deletes
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -290,13 +295,16 @@ def run_trials(
         ),
         run_config=tune.RunConfig(
             name=session.name,
-            storage_path=str(session.parent),
+            storage_path=str(session.parent) if remote is None else RAY,
+            storage_filesystem=None if remote is None else remote.filesystem(),
             stop=steering.limits,
             callbacks=[steering.reporter],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=2, checkpoint_frequency=0, checkpoint_at_end=False
+                num_to_keep=2 if remote is None else None,
+                checkpoint_frequency=0,
+                checkpoint_at_end=False,
             ),
         ),
     )
@@ -304,11 +312,11 @@ def run_trials(
 
 
 def trainable_of(
-    config: SweepConfig, settings: TrialSettings, data: SharedData
+    config: SweepConfig, settings: TrialSettings, data: SharedData, remote: Remote | None = None
 ) -> type[tune.Trainable]:
     """Return what Tune runs: the adapter with what its trials share, and what each one holds."""
     held = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
-    ready = tune.with_parameters(LearnerTrainable, settings=settings, data=data)
+    ready = tune.with_parameters(LearnerTrainable, settings=settings, data=data, depot=remote)
     wanted = {key: value for key, value in held.items() if value}
     return cast("type[tune.Trainable]", tune.with_resources(ready, wanted))
 

@@ -93,7 +93,7 @@ def examine(
         if address is None:
             machines += _this_machine(config, data, there)
         else:
-            machines += _cluster(config, data, there, address)
+            machines += _cluster(config, data, there, address, place if is_address(place) else "")
     if is_address(place):
         with _noting(found, "bucket"):
             check_bucket(place)
@@ -129,17 +129,19 @@ def _own_room(wanted: ResourcesConfig) -> list[Finding]:
     return [Finding("room", "fine", f"{at_once} of its trials at a time fit {cores} CPU.")]
 
 
-def _cluster(config: SweepConfig, data: Dataset | None, place: Path, address: str) -> list[Finding]:
+def _cluster(
+    config: SweepConfig, data: Dataset | None, place: Path, address: str, bucket: str
+) -> list[Finding]:
     from search import _nodes  # noqa: PLC0415 - Ray, where there is a cluster
     from search._cluster import SharedData, connected  # noqa: PLC0415
 
     with connected(address):
         shared = None if data is None else SharedData.of(config.data, data.fingerprint)
         with marked(place) as marker:
-            question = Question(str(place), marker, shared)
+            question = Question(str(place), marker, shared, bucket)
             answers = _nodes.on_every_node(probe, question)
         said: dict[str, Facts] = {a.node.name: a.said for a in answers if a.said is not None}
-        found = findings.of_answers(answers, str(place))
+        found = findings.of_answers(answers, str(place), shown(bucket))
         found += findings.of_data(said) if data is not None else []
         found += findings.of_clocks(_skews())
         room = findings.of_room(config.resources, _nodes.nodes(), _nodes.free())

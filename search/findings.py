@@ -72,8 +72,14 @@ class Step:
         return math.ceil(100 * (self.peak_mib + OVERHEAD_MIB) / usable) / 100
 
 
-def of_answers(answers: Sequence[Answer[Facts]], place: str) -> list[Finding]:
-    """Judge what several nodes say of themselves and of the storage they share."""
+def of_answers(answers: Sequence[Answer[Facts]], place: str, bucket: str = "") -> list[Finding]:
+    """Judge what several nodes say of themselves and of the storage they share.
+
+    Args:
+        answers: Of the nodes.
+        place: The directory.
+        bucket: That the run is kept in, as it may be shown; empty: none.
+    """
     silent = [
         Finding("nodes", "stops", f"{one.node.name}: {one.silence}.",
                 "See that it is up and has fewtune installed, with the pins of constraints.txt.")
@@ -82,7 +88,7 @@ def of_answers(answers: Sequence[Answer[Facts]], place: str) -> list[Finding]:
     said = {one.node.name: one.said for one in answers if one.said is not None}
     if not silent:
         silent = [Finding("nodes", "fine", f"{_count(len(said), 'node')} answered.")]
-    return [*silent, *of_versions(said), *of_storage(said, place), *of_disk(said)]
+    return [*silent, *of_versions(said), *of_storage(said, place, bucket), *of_disk(said)]
 
 
 def of_versions(said: Mapping[str, Facts]) -> list[Finding]:
@@ -108,14 +114,22 @@ def of_versions(said: Mapping[str, Facts]) -> list[Finding]:
     return [Finding("versions", "fine", told + ".")]
 
 
-def of_storage(said: Mapping[str, Facts], place: str) -> list[Finding]:
-    """Say which nodes do not reach the storage."""
+def afar(said: Mapping[str, Facts]) -> bool:
+    """Tell whether the nodes do not share the directory, and save in the bucket then."""
+    return any(facts.storage for facts in said.values())
+
+
+def of_storage(said: Mapping[str, Facts], place: str, bucket: str = "") -> list[Finding]:
+    """Say which nodes do not reach the storage: the directory, or else the bucket, all of them."""
+    if bucket and afar(said):
+        return _of_bucket(said, place, bucket)
+    remedy = "mount it there, writable, or keep the run in a bucket (--storage s3://BUCKET/PREFIX)."
     found = [
         Finding(
             "storage",
             "stops",
             f"{node} cannot use {place}: {facts.storage}.",
-            "All nodes need it, to go on with each other's trials: mount it there, writable.",
+            f"All nodes need it, to go on with each other's trials: {remedy}",
         )
         for node, facts in said.items()
         if facts.storage
@@ -124,6 +138,22 @@ def of_storage(said: Mapping[str, Facts], place: str) -> list[Finding]:
         "storage", "fine", f"{place} is written and read{' by all nodes' if len(said) > 1 else ''}."
     )
     return found or ([fine] if said else [])
+
+
+def _of_bucket(said: Mapping[str, Facts], place: str, bucket: str) -> list[Finding]:
+    lacking = next(node for node, facts in said.items() if facts.storage)
+    remedy = (
+        f"All nodes need one of the two, to go on with each other's trials, and {lacking} lacks "
+        f"{place}. Have the node's role or environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) "
+        "allow to write there."
+    )
+    found = [
+        Finding("storage", "stops", f"{node} cannot use {bucket}: {facts.bucket}.", remedy)
+        for node, facts in said.items()
+        if facts.bucket
+    ]
+    told = f"{lacking} lacks {place}, so trials save in {bucket}, which all nodes write and read."
+    return found or [Finding("storage", "fine", told)]
 
 
 def of_disk(said: Mapping[str, Facts]) -> list[Finding]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search import findings, registry
+from search.addresses import shown
 from search.databases import JOURNAL
 from search.entries import samples
 from search.errors import UserError
@@ -108,14 +110,26 @@ def check_study(config: SweepConfig) -> None:
         close_database(open_database(config.study))
 
 
-def check_nodes(place: Path) -> list[Finding]:
+@dataclass(frozen=True)
+class Nodes:
+    """What is known of the nodes before the first trial.
+
+    Attributes:
+        looks: What should be looked at, but stops nothing.
+        afar: Whether trials save in the bucket, since a node lacks the directory, or may.
+    """
+
+    looks: list[Finding]
+    afar: bool = False
+
+
+def check_nodes(place: Path, bucket: str = "", *, scales: bool = False) -> Nodes:
     """Hold a cluster's nodes against each other and the storage, before the first trial; needs Ray.
 
     Args:
         place: The run's directory, which every node must write where there are several.
-
-    Returns:
-        What should be looked at, but stops nothing.
+        bucket: The run's address; every node must write there where one lacks the directory.
+        scales: Whether nodes come for trials that wait; those cannot be asked yet.
 
     Raises:
         UserError: What would stop the sweep, all of it.
@@ -125,14 +139,17 @@ def check_nodes(place: Path) -> list[Finding]:
 
     if len(_nodes.nodes()) == 1:
         found = findings.of_disk({"this machine": probe(Question(str(place)))})
+        afar = bool(bucket) and scales
     else:
         with marked(place) as marker:
-            answers = _nodes.on_every_node(probe, Question(str(place), marker))
-        found = findings.of_answers(answers, str(place))
+            answers = _nodes.on_every_node(probe, Question(str(place), marker, bucket=bucket))
+        found = findings.of_answers(answers, str(place), shown(bucket))
+        said = {one.node.name: one.said for one in answers if one.said is not None}
+        afar = bool(bucket) and findings.afar(said)
     stops = [one for one in found if one.state == "stops"]
     if stops:
         raise UserError(" ".join(f"{one.said} {one.remedy}".strip() for one in stops))
-    return [one for one in found if one.state == "look"]
+    return Nodes([one for one in found if one.state == "look"], afar)
 
 
 def check_gpu(config: SweepConfig) -> None:

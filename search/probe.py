@@ -19,11 +19,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyarrow import fs
 
+from search.bucket import check_bucket, why
+from search.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PACKAGES = ("ray", "torch", "optuna", "numpy")
 ROOT = Path(__file__).parent.parent
+BUCKET_TURNS = 2  # within the time that a node has to answer; our default
 
 
 class Opener(Protocol):
@@ -41,11 +45,13 @@ class Question:
         storage: Directory that every node must write; None: not asked.
         marker: A file there that the driver has written, which every node must see; empty: none.
         data: What opens the data; None: not asked.
+        bucket: Address that it must write where it lacks the directory; empty: none.
     """
 
     storage: str | None = None
     marker: str = ""
     data: Opener | None = None
+    bucket: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Facts:
         data: What is wrong with the data; empty where nothing is.
         free_gib: Free disk, for the storage and for temporary files.
         clock: Seconds of the epoch as the node has them, when it answered.
+        bucket: What is wrong with the bucket; empty where nothing is.
     """
 
     versions: dict[str, str]
@@ -65,6 +72,7 @@ class Facts:
     data: str
     free_gib: dict[str, float]
     clock: float
+    bucket: str = ""
 
 
 def probe(question: Question) -> Facts:
@@ -74,7 +82,8 @@ def probe(question: Question) -> Facts:
     if question.storage is not None and not storage:
         places["storage"] = Path(question.storage)
     free = {what: shutil.disk_usage(place).free / 2**30 for what, place in places.items()}
-    return Facts(versions(), storage, _try_data(question.data), free, time.time())
+    bucket = _try_bucket(question.bucket)
+    return Facts(versions(), storage, _try_data(question.data), free, time.time(), bucket)
 
 
 def now(_: object = None) -> float:
@@ -138,6 +147,16 @@ def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, else its name."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _try_bucket(address: str) -> str:
+    try:
+        if address:
+            check_bucket(address, turns=BUCKET_TURNS)
+    except UserError as error:
+        cause = error.__cause__
+        return first_line(error) if cause is None else why(cause)
+    return ""
 
 
 def _try_data(data: Opener | None) -> str:

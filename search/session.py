@@ -35,8 +35,9 @@ from search.progress import Progress, counted, duration
 from search.proposals import completed
 from search.recorder import Observer, Recorder
 from search.refusal import Gate
+from search.remote import Remote
 from search.results import box_of, load_results
-from search.rundir import FINISHED, REFUSED, RunDir, now
+from search.rundir import FINISHED, IN_BUCKET, REFUSED, RunDir, now
 from search.sizes import read_size
 from search.warm import read_warm_start
 from trainables._core.student import Student
@@ -89,7 +90,9 @@ class Session:
     def _recorder(self) -> Recorder:
         """Make the recorder, with all who watch; they know the trials of earlier sessions."""
         config, resources = self.config, self.config.resources
-        recorder = Recorder(self.run, self.study, held=(resources.cpu, resources.gpu))
+        held, bucket = (resources.cpu, resources.gpu), self.info.get("bucket")
+        remote = Remote(bucket, str(self.run.path)) if bucket else None
+        recorder = Recorder(self.run, self.study, held=held, remote=remote)
         ended = sorted(recorder.of_state(*FINISHED), key=lambda r: (r.ended, r.id))
         self.gate = Gate(self._cheap, config.objectives, config.constraints, ended)
         self.gallery = Gallery(self.board, recorder, config)
@@ -159,8 +162,10 @@ class Session:
         resources = self.config.resources
         if not resources.scales:
             _cluster.check_room(resources.cpu, resources.gpu)
-        for finding in check_nodes(self.run.path):
+        nodes = check_nodes(self.run.path, self.info.get("bucket") or "", scales=resources.scales)
+        for finding in nodes.looks:
             self.progress.say(f"{finding.said} {finding.remedy}")
+        self.recorder.checkpoints.afar = nodes.afar
         slots = _cluster.slots(
             resources.cpu, resources.gpu, resources.concurrent, scales=resources.scales
         )
@@ -174,7 +179,8 @@ class Session:
             interrupted=lambda: self.interrupt.asked() or bool(self.disk.full),
         )
         self.ran = True
-        self.sessions.append({"started": now(), "process": os.getpid()})
+        afar = {IN_BUCKET: True} if nodes.afar else {}
+        self.sessions.append({"started": now(), "process": os.getpid(), **afar})
         self.run.write_info(sessions=self.sessions)
         self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
         shared = _cluster.SharedData.of(self.config.data, self.dataset.fingerprint)
@@ -183,7 +189,9 @@ class Session:
         with _cluster.MemoryWatch() as memory, self.interrupt:
             _tune.run_trials(
                 self.config,
-                _tune.trainable_of(self.config, self._settings(), data),
+                _tune.trainable_of(
+                    self.config, self._settings(), data, self.recorder.checkpoints.remote
+                ),
                 _tune.Steering(
                     _tune.StudySearcher(
                         self.recorder, self.left, limits.no_more, self.beside, self.gate
@@ -202,7 +210,7 @@ class Session:
     def beside(self, config: dict[str, Value]) -> dict[str, Any]:
         """What goes with a configuration: where its model lies trained, else further settings."""
         if same := self.further.trained(config):
-            return {"trained": same}
+            return {"trained": self.recorder.checkpoints.lent(same)}
         count = self.config.evaluation.settings
         return {"further": further_settings(config, self.space, count, self.config.seed)}
 

@@ -17,6 +17,7 @@ from search.doctor import Report, examine
 from search.errors import UserError
 from search.findings import Finding, Step
 from search.largest import OfConfig, step, step_here
+from search.probe import Facts, versions
 from trainables._learner import DivergedError
 
 DATA = DataConfig(size=20, queries=5)
@@ -147,9 +148,9 @@ def test_a_cluster_too_small_and_one_that_is_not_there(tmp_path, stepped, monkey
 
 def test_before_a_sweep_a_cluster_is_looked_at_briefly(tmp_path, monkeypatch):
     nodes = on_a_cluster(monkeypatch)
-    assert preflight.check_nodes(tmp_path) == []
+    assert preflight.check_nodes(tmp_path).looks == []
     monkeypatch.setattr(findings, "FEW_GIB", 1e9)
-    assert {one.check for one in preflight.check_nodes(tmp_path)} == {"disk"}
+    assert {one.check for one in preflight.check_nodes(tmp_path).looks} == {"disk"}
     bad: list[Any] = [_nodes.Answer(nodes[0], None, "it did not answer in time")]
     on_a_cluster(monkeypatch, answers=bad)
     with pytest.raises(UserError, match="a: it did not answer in time"):
@@ -158,6 +159,39 @@ def test_before_a_sweep_a_cluster_is_looked_at_briefly(tmp_path, monkeypatch):
     monkeypatch.setattr(findings, "LEAST_GIB", 1e9)
     with pytest.raises(UserError, match="GiB left for"):
         preflight.check_nodes(tmp_path)
+
+
+def test_nodes_that_lack_the_directory_save_in_the_bucket_if_all_reach_it(tmp_path, monkeypatch):
+    bucket, nodes = "s3://bucket/runs/a", on_a_cluster(monkeypatch)
+    monkeypatch.setattr("search.probe.check_bucket", lambda *_, **__: None)
+    assert not preflight.check_nodes(tmp_path, bucket).afar  # they share the directory
+
+    def said(**more):
+        facts = Facts(versions(), "it is not the same directory", "", {}, 0.0, **more)
+        answers = [_nodes.Answer(node, facts) for node in nodes]
+        on_a_cluster(monkeypatch, answers=answers)
+
+    said()
+    assert preflight.check_nodes(tmp_path, bucket) == preflight.Nodes([], afar=True)
+    with pytest.raises(UserError, match=r"mount it there, writable, or keep the run in a bucket"):
+        preflight.check_nodes(tmp_path)
+    said(bucket="access is denied")
+    with pytest.raises(UserError, match=r"a cannot use s3://bucket/runs/a: access is denied\."):
+        preflight.check_nodes(tmp_path, bucket)
+    monkeypatch.setattr(_nodes, "nodes", lambda: nodes[:1])
+    assert not preflight.check_nodes(tmp_path, bucket).afar
+    assert preflight.check_nodes(tmp_path, bucket, scales=True).afar  # others are to come
+    assert not preflight.check_nodes(tmp_path, scales=True).afar
+
+
+def test_the_doctor_asks_every_node_for_the_bucket(tmp_path, stepped, monkeypatch):
+    on_a_cluster(monkeypatch)
+    asked = []
+    monkeypatch.setattr("search.probe.check_bucket", lambda place, **_: asked.append(place))
+    monkeypatch.setattr(doctor, "check_bucket", lambda place: None)
+    monkeypatch.chdir(tmp_path)
+    assert examine(maml(tmp_path), "auto", "s3://bucket/runs").healthy
+    assert asked == ["s3://bucket/runs"] * 2
 
 
 # ---------------------------------------------------------------- the largest setting

@@ -1,5 +1,7 @@
 """What the doctor makes of facts: fine, to be looked at, or in the way."""
 
+from dataclasses import replace
+
 import pytest
 
 from search import findings
@@ -46,6 +48,25 @@ def test_a_silent_node_stops_a_sweep():
 def test_a_storage_that_one_node_lacks_is_told():
     (found,) = findings.of_storage({"a": facts(), "b": facts(storage="no such directory")}, "/runs")
     assert (found.state, found.said) == ("stops", "b cannot use /runs: no such directory.")
+
+
+def test_where_the_nodes_lack_the_directory_all_must_reach_the_bucket():
+    lacks = facts(storage="it is not the same directory")
+    (found,) = findings.of_storage({"a": facts(), "b": lacks}, "/runs", "s3://bucket/runs")
+    assert (found.state, found.said) == (
+        "fine",
+        "b lacks /runs, so trials save in s3://bucket/runs, which all nodes write and read.",
+    )
+    away = replace(facts(), bucket="access is denied")
+    (found,) = findings.of_storage({"a": away, "b": lacks}, "/runs", "s3://bucket/runs")
+    assert (found.state, found.said) == (
+        "stops",
+        "a cannot use s3://bucket/runs: access is denied.",
+    )
+    assert "All nodes need one of the two" in found.remedy
+    assert "b lacks /runs" in found.remedy
+    (found,) = findings.of_storage({"a": away, "b": facts()}, "/runs", "s3://bucket/runs")
+    assert found.said == "/runs is written and read by all nodes."  # the driver alone copies it
 
 
 @pytest.mark.parametrize(("free", "state"), [(50, "fine"), (3, "look"), (0.5, "stops")])

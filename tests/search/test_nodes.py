@@ -7,7 +7,7 @@ import ray
 
 from search import _nodes
 from search._nodes import Node, as_a_trial, free, on_every_node
-from search.preflight import check_nodes
+from search.preflight import Nodes, check_nodes
 
 ONE, TWO = "1" * 56, "2" * 56  # as Ray names its nodes
 
@@ -96,4 +96,4 @@ def test_a_real_node_answers_and_a_sweep_may_begin(tmp_path):
     assert failed.silence == "no"
     (slow,) = on_every_node(sleepy, None, patience_s=3)
     assert slow.silence == "it did not answer in time"
-    assert check_nodes(tmp_path) == []
+    assert check_nodes(tmp_path) == Nodes([])

@@ -4,6 +4,7 @@ import pytest
 from pyarrow import fs
 
 from search import probe as probing
+from search.errors import UserError
 from search.probe import Question, marked, now, probe, standing, try_storage, versions
 
 
@@ -61,3 +62,22 @@ def test_versions_tell_our_own_code_by_its_content(monkeypatch):
 @pytest.fixture(autouse=True)
 def _fresh():
     probing._code.cache_clear()
+
+
+def test_a_bucket_is_tried_where_one_is_asked_for(monkeypatch):
+    asked = []
+
+    def tried(address, turns):
+        asked.append((address, turns))
+        error = UserError("It cannot be used.")
+        if len(asked) == 2:
+            raise error from OSError("AWS Error ACCESS_DENIED: hunter2")
+        if len(asked) == 3:
+            raise error
+
+    monkeypatch.setattr(probing, "check_bucket", tried)
+    assert probe(Question()).bucket == ""
+    assert asked == []
+    told = [probe(Question(bucket="s3://bucket/runs")).bucket for _ in range(3)]
+    assert told == ["", "access is denied", "It cannot be used"]
+    assert asked[0] == ("s3://bucket/runs", probing.BUCKET_TURNS)

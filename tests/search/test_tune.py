@@ -8,6 +8,8 @@ import pytest
 
 from search._limits import Limits
 from search._tune import LOSSES, Reporter, died
+from search.errors import FailedError
+from search.remote import away
 from search.storage import StorageError
 
 if TYPE_CHECKING:
@@ -121,6 +123,20 @@ def test_a_trial_that_cannot_save_ends_the_sweep_and_is_not_blamed(
     ours = reporter(notes)
     getattr(ours, event)(1, [trial], trial)
     with pytest.raises(StorageError, match="No space left on device"):
+        ours.on_step_end(1, [trial])
+    assert not notes.told
+
+
+@pytest.mark.parametrize("event", ["on_trial_recover", "on_trial_error"])
+def test_a_bucket_that_stays_away_from_a_trial_ends_the_sweep_and_blames_none(
+    tmp_path: Path, event: str
+) -> None:
+    error = away("/runs/a", "s3://bucket/a", OSError("AWS Error SLOW_DOWN: hunter2"))
+    trial = a_trial(tmp_path, CRASHED, f"ray.exceptions.RayTaskError(AwayError): {error}")
+    notes = Notes(tmp_path)
+    ours = reporter(notes)
+    getattr(ours, event)(1, [trial], trial)
+    with pytest.raises(FailedError, match=r"^The run at /runs/a .*: it answers SLOW_DOWN\. .*\.$"):
         ours.on_step_end(1, [trial])
     assert not notes.told
 
