@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from search import templates
+from search.addresses import is_address, shown
 from search.config import SweepConfig, dump_sweep
 from search.errors import FailedError, UserError
 from search.machines import AWS, GCP, Fleet, Machine, choose, fleet, made_for, wanted
-from search.templates import BLANK, ROOT, SHARED, Wishes, fill_script
+from search.templates import BLANK, ROOT, SECRET, SHARED, Wishes, fill_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,6 +43,17 @@ _TOOLS = {
 }
 
 
+_OWN_KEYS = "in the environment of every node (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+_KEYS = {
+    "aws": "a role of the workers that may write there, as an instance profile",
+    "gcp": f"{_OWN_KEYS}, such as those of a service account",
+    "local": f"{_OWN_KEYS}, or its ~/.aws",
+    "kuberay": f"kubectl create secret generic {SECRET} --from-literal=AWS_ACCESS_KEY_ID=... "
+    "--from-literal=AWS_SECRET_ACCESS_KEY=...",
+    "slurm": "in your environment, or in your ~/.aws",
+}
+
+
 @dataclass(frozen=True)
 class Launch:
     """A filled-in cluster: its file, the sweep file that goes with it, and what to run.
@@ -50,12 +62,14 @@ class Launch:
         text: Of the cluster's file.
         sweep: Of the sweep file for that cluster.
         need: The workers it asks for.
+        bucket: Where the runs are kept, as it may be shown; empty: in a directory.
     """
 
     target: str
     text: str
     sweep: str
     need: Fleet
+    bucket: str = ""
 
     @property
     def blanks(self) -> list[str]:
@@ -72,7 +86,9 @@ class Launch:
             said += f", {need.each} trial{'s' if need.each > 1 else ''} on each"
         else:
             said = f"Machines: {need.most + 1}, of your own"
-        return [said, *(f"Yours to fill in: {line}" for line in self.blanks)]
+        keys = f"Keys for {self.bucket}: {_KEYS[self.target]}"
+        filled = [f"Yours to fill in: {line}" for line in self.blanks]
+        return [said, *([keys] if self.bucket else []), *filled]
 
     def check_filled(self, file: Path) -> None:
         """Refuse to start a cluster with blanks.
@@ -102,18 +118,22 @@ def prepare(target: str, config: SweepConfig, wishes: Wishes, file: Path) -> Lau
     """
     template, need = _template(target), _needed(target, config, wishes)
     sweep, beside = _sweep(target, config, need), sweep_file(file)
+    bucket = is_address(config.storage)
     if target == "local":
         text = _dump([templates.local(yaml.safe_load(template), wishes.hosts, beside)])
     elif target == "slurm":
         text = fill_script(template, *templates.slurm(need, config, beside))
     elif target == "kuberay":
-        text = _dump(templates.kuberay(list(yaml.safe_load_all(template)), need, wishes, sweep))
+        text = _dump(
+            templates.kuberay(
+                list(yaml.safe_load_all(template)), need, wishes, sweep, bucket=bucket
+            )
+        )
     else:
         fill = templates.aws if target == "aws" else templates.gcp
-        text = _dump(
-            [fill(templates.cloud(yaml.safe_load(template), need, wishes, beside), need, wishes)]
-        )
-    return Launch(target, text, sweep, need)
+        same = templates.cloud(yaml.safe_load(template), need, wishes, beside, bucket=bucket)
+        text = _dump([fill(same, need, wishes, bucket=bucket)])
+    return Launch(target, text, sweep, need, shown(config.storage) if bucket else "")
 
 
 def sweep_file(file: Path) -> Path:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 BLANK = "CHANGE-ME"
 SHARED, HOME = "/mnt/fewtune", "/home/ray"
+SECRET = "fewtune-bucket"  # of Kubernetes, with the keys of a bucket: our name
 MEMORY_GIB = 4  # of a Kubernetes worker, for each core; our default
 
 
@@ -84,8 +85,10 @@ def mount_command(server: str) -> str:
     return f"mountpoint -q {SHARED} || {mount}"
 
 
-def cloud(document: dict[str, Any], need: Fleet, wishes: Wishes, sweep: Path) -> dict[str, Any]:
-    """Fill in what is the same on every cloud."""
+def cloud(
+    document: dict[str, Any], need: Fleet, wishes: Wishes, sweep: Path, *, bucket: bool = False
+) -> dict[str, Any]:
+    """Fill in what is the same on every cloud; with a bucket nothing must be mounted."""
     worker = document["available_node_types"]["worker"]
     worker["min_workers"], worker["max_workers"] = need.least, need.most
     worker["resources"] = {"CPU": need.machine.cpu, "GPU": need.machine.gpu}
@@ -96,14 +99,20 @@ def cloud(document: dict[str, Any], need: Fleet, wishes: Wishes, sweep: Path) ->
     commands = document["initialization_commands"]
     blank = mount_command(BLANK)
     document["initialization_commands"] = [
-        mount_command(wishes.shared) if wishes.shared and one == blank else one for one in commands
+        mount_command(wishes.shared) if wishes.shared and one == blank else one
+        for one in commands
+        if wishes.shared or not bucket or one != blank
     ]
     return document
 
 
-def aws(document: dict[str, Any], need: Fleet, wishes: Wishes) -> dict[str, Any]:
-    """Fill in AWS's machines."""
+def aws(
+    document: dict[str, Any], need: Fleet, wishes: Wishes, *, bucket: bool = False
+) -> dict[str, Any]:
+    """Fill in AWS's machines; for a bucket workers need a role, as Ray gives the head one."""
     types = document["available_node_types"]
+    if bucket:
+        types["worker"]["node_config"]["IamInstanceProfile"] = {"Name": BLANK}
     types["worker"]["node_config"]["InstanceType"] = need.machine.name
     if not wishes.spot:
         del types["worker"]["node_config"]["InstanceMarketOptions"]
@@ -113,7 +122,13 @@ def aws(document: dict[str, Any], need: Fleet, wishes: Wishes) -> dict[str, Any]
     return document
 
 
-def gcp(document: dict[str, Any], need: Fleet, wishes: Wishes) -> dict[str, Any]:
+def gcp(
+    document: dict[str, Any],
+    need: Fleet,
+    wishes: Wishes,
+    *,
+    bucket: bool = False,  # noqa: ARG001 - no role of GCP's machines opens one
+) -> dict[str, Any]:
     """Put GCP in AWS's place, and its machines."""
     place = {"region": "us-west1", "availability_zone": "us-west1-a", "project_id": BLANK}
     document["provider"] = {"type": "gcp", **place}
@@ -152,9 +167,14 @@ def local(document: dict[str, Any], hosts: tuple[str, ...], sweep: Path) -> dict
 
 
 def kuberay(
-    documents: list[dict[str, Any]], need: Fleet, wishes: Wishes, sweep: str
+    documents: list[dict[str, Any]],
+    need: Fleet,
+    wishes: Wishes,
+    sweep: str,
+    *,
+    bucket: bool = False,
 ) -> list[dict[str, Any]]:
-    """Fill in the sweep and the pods of a RayJob."""
+    """Fill in the sweep and the pods of a RayJob; a bucket's keys come from a Secret."""
     made, job = documents
     made["data"]["sweep.yaml"] = sweep
     cluster = job["spec"]["rayClusterSpec"]
@@ -163,6 +183,9 @@ def kuberay(
     pods = [group["template"]["spec"] for group in (cluster["headGroupSpec"], workers)]
     for pod in pods:
         pod["containers"][0]["image"] = wishes.image or BLANK
+        if bucket:
+            pod["containers"][0]["envFrom"] = [{"secretRef": {"name": SECRET}}]
+            pod["volumes"][0] = {"name": pod["volumes"][0]["name"], "emptyDir": {}}
     cpu = need.machine.cpu
     held = {"cpu": str(cpu), "memory": f"{max(1, cpu) * MEMORY_GIB}Gi"}
     if need.machine.gpu:

@@ -115,6 +115,34 @@ def test_the_sweep_file_that_goes_along_asks_for_what_the_cluster_may_have(tmp_p
     assert "storage: /elsewhere" in kept.sweep
 
 
+BUCKET = "s3://bucket/runs?region=eu-west-1"
+
+
+def test_a_cluster_for_a_bucket_mounts_nothing_and_names_where_the_keys_come_from(tmp_path):
+    wishes = Wishes(image="image-1", hosts=("a", "b"))
+    for target in launch.TARGETS:
+        found = filled(target, tmp_path, sweep(storage=BUCKET), wishes)
+        assert f"storage: {BUCKET}" in found.sweep
+        assert "mount -t nfs4" not in found.text
+        (keys,) = [line for line in found.lines() if line.startswith("Keys for s3://bucket/runs: ")]
+        assert "region" not in keys
+        assert len(found.blanks) == {"aws": 1, "gcp": 1}.get(target, 0)
+        assert not any("Keys" in line for line in filled(target, tmp_path).lines())
+    document = yaml.safe_load(filled("aws", tmp_path, sweep(storage=BUCKET), wishes).text)
+    checked(document)
+    types = document["available_node_types"]
+    assert types["worker"]["node_config"]["IamInstanceProfile"] == {"Name": BLANK}
+    assert "IamInstanceProfile" not in types["head"]["node_config"]
+    both = filled("aws", tmp_path, sweep(storage=BUCKET))  # a share that is asked for is mounted
+    assert mount_command("10.0.0.5:/export") in yaml.safe_load(both.text)["initialization_commands"]
+    job = list(yaml.safe_load_all(filled("kuberay", tmp_path, sweep(storage=BUCKET)).text))[1]
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert pod["volumes"][0] == {"name": "shared", "emptyDir": {}}
+        assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "fewtune-bucket"}}]
+
+
 def test_a_rayjob_has_the_structure_that_kuberay_reads(tmp_path):
     """Of the structure alone: the operator's own check needs a Kubernetes cluster."""
     for text in ((ROOT / "deploy/kuberay.yaml").read_text(), filled("kuberay", tmp_path).text):
