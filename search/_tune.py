@@ -296,15 +296,13 @@ def run_trials(
         run_config=tune.RunConfig(
             name=session.name,
             storage_path=str(session.parent) if remote is None else RAY,
-            storage_filesystem=None if remote is None else remote.filesystem(),
+            storage_filesystem=remote and remote.filesystem(),
             stop=steering.limits,
             callbacks=[steering.reporter],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=2 if remote is None else None,
-                checkpoint_frequency=0,
-                checkpoint_at_end=False,
+                num_to_keep=None if remote else 2, checkpoint_frequency=0, checkpoint_at_end=False
             ),
         ),
     )

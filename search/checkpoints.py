@@ -114,7 +114,7 @@ class Checkpoints:
     def _there(self, number: int) -> list[Path]:
         """Every one that any session saved of a trial, oldest first."""
         found = {path: path.stat().st_mtime_ns for path in self.run.checkpoints(number)}
-        if self.remote is not None:
+        if self.remote is not None and self.run.saves_in_bucket():
             found |= {self.run.path / one: at for one, at in self.remote.saved(number).items()}
         return sorted(found, key=lambda path: (found[path], path.name))
 

@@ -35,7 +35,7 @@ from search.errors import UserError
 from search.moments import Seen, take
 from search.outlets import echo
 from search.remote import RAY, spare
-from search.rundir import FINISHED, IN_BUCKET, now
+from search.rundir import FINISHED, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +134,7 @@ class Mirror:
             self.bucket.clear(folder)
 
     def _spare_checkpoints(self) -> list[str]:
-        if not any(one.get(IN_BUCKET) for one in self.run.info()["sessions"]):
+        if not self.run.saves_in_bucket():
             return []
         return spare(self.bucket.tree(RAY), self._over, ending=self._ending.is_set())
 

@@ -10,12 +10,13 @@ A bucket that fails is asked again for two minutes. Its keys are each process's 
 
 from __future__ import annotations
 
+import platform
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
@@ -28,6 +29,8 @@ from search.rundir import tune_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from search.rundir import RunDir
 
 RAY = "ray"
 """Where Tune's files are in a run, in the directory and in the bucket."""
@@ -45,7 +48,7 @@ class AwayError(FailedError):
 
 
 def away(run: str, address: str, error: BaseException) -> AwayError:
-    """Say that the bucket stays away.
+    """Say that the bucket stays away from this machine.
 
     Args:
         run: The run directory of the driver.
@@ -53,8 +56,9 @@ def away(run: str, address: str, error: BaseException) -> AwayError:
         error: What was met last.
     """
     return AwayError(
-        f"The run at {run} cannot keep its checkpoints in {shown(address)}: {why(error)}. What had "
-        f"finished is kept. `fewtune resume {run}` goes on when it answers."
+        f"The run at {run} cannot keep its checkpoints in {shown(address)}: {why(error)} (asked by "
+        f"{platform.node()}). What had finished is kept. `fewtune resume {run}` goes on when it "
+        "answers."
     )
 
 
@@ -86,6 +90,12 @@ class Remote:
     address: str
     run: str
     turns: int = TURNS
+
+    @classmethod
+    def of(cls, run: RunDir) -> Self | None:
+        """Return those of a run; None where it is kept in no bucket."""
+        address = run.info().get("bucket")
+        return cls(address, str(run.path)) if address else None
 
     @property
     def bucket(self) -> Bucket:

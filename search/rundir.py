@@ -160,6 +160,10 @@ class RunDir:
         """Read ``run.json``."""
         return dict(read_json(self.info_file))
 
+    def saves_in_bucket(self) -> bool:
+        """Tell whether trials of any session saved their checkpoints in the bucket."""
+        return any(one.get(IN_BUCKET) for one in self.info().get("sessions", ()))
+
     def write_info(self, **changes: object) -> dict[str, Any]:
         """Change some keys of ``run.json`` and return all of it."""
         known = self.info() if self.info_file.exists() else {}

@@ -90,8 +90,7 @@ class Session:
     def _recorder(self) -> Recorder:
         """Make the recorder, with all who watch; they know the trials of earlier sessions."""
         config, resources = self.config, self.config.resources
-        held, bucket = (resources.cpu, resources.gpu), self.info.get("bucket")
-        remote = Remote(bucket, str(self.run.path)) if bucket else None
+        held, remote = (resources.cpu, resources.gpu), Remote.of(self.run)
         recorder = Recorder(self.run, self.study, held=held, remote=remote)
         ended = sorted(recorder.of_state(*FINISHED), key=lambda r: (r.ended, r.id))
         self.gate = Gate(self._cheap, config.objectives, config.constraints, ended)
@@ -179,8 +178,7 @@ class Session:
             interrupted=lambda: self.interrupt.asked() or bool(self.disk.full),
         )
         self.ran = True
-        afar = {IN_BUCKET: True} if nodes.afar else {}
-        self.sessions.append({"started": now(), "process": os.getpid(), **afar})
+        self.sessions.append({"started": now(), "process": os.getpid(), IN_BUCKET: nodes.afar})
         self.run.write_info(sessions=self.sessions)
         self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
         shared = _cluster.SharedData.of(self.config.data, self.dataset.fingerprint)

@@ -36,7 +36,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Memory:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    return RunDir.create(tmp_path / "runs" / "mine")
+    made = RunDir.create(tmp_path / "runs" / "mine")
+    made.write_info(sessions=[{"started": "one", "in_bucket": True}])
+    return made
 
 
 @pytest.fixture
@@ -107,6 +109,12 @@ def test_it_travels_without_keys(remote: Remote, monkeypatch: pytest.MonkeyPatch
     assert hash(back[0]) == hash(remote)
 
 
+def test_a_run_has_them_where_it_is_kept_in_a_bucket(run: RunDir) -> None:
+    assert Remote.of(run) is None
+    run.write_info(bucket=ADDRESS)
+    assert Remote.of(run) == Remote(ADDRESS, str(run.path))
+
+
 def test_a_moment_is_waited_out_and_what_stays_away_is_told(
     remote: Remote, bucket: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +133,7 @@ def test_a_moment_is_waited_out_and_what_stays_away_is_told(
         uploaded(remote, made, f"{TRIAL}/checkpoint_000002")
     said = str(caught.value)
     assert "hunter2" not in said
-    assert f"{shown(ADDRESS)}: its endpoint does not answer. What had finished is kept" in said
+    assert f"{shown(ADDRESS)}: its endpoint does not answer (asked by " in said
     assert str(pickle.loads(pickle.dumps(caught.value))) == said  # noqa: S301 - our own bytes
     assert said == away_in(f"ray.exceptions.RayTaskError(AwayError): {said}\n  more")
     bucket.sick[:] = [0]
@@ -215,6 +223,11 @@ def test_checkpoints_of_directory_and_bucket_are_noted_and_given_as_one(
     ours.forget(0)
     assert not (run.trial(0) / "checkpoint.json").exists()
 
+    run.write_info(sessions=[{"started": "one"}])
+    calls = len(bucket.calls)
+    assert Checkpoints(run, remote).given(0, begun=True) == [str(here)]
+    assert len(bucket.calls) == calls  # it is not asked for what was never sent
+    run.write_info(sessions=[{"started": "one", "in_bucket": True}])
     later = Checkpoints(run, remote)
     there = later.given(0, begun=True)
     assert set(there) >= {*newest}

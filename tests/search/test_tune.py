@@ -136,7 +136,7 @@ def test_a_bucket_that_stays_away_from_a_trial_ends_the_sweep_and_blames_none(
     notes = Notes(tmp_path)
     ours = reporter(notes)
     getattr(ours, event)(1, [trial], trial)
-    with pytest.raises(FailedError, match=r"^The run at /runs/a .*: it answers SLOW_DOWN\. .*\.$"):
+    with pytest.raises(FailedError, match=r"^The run at /runs/a .*: it answers SLOW_DOWN \(.*\.$"):
         ours.on_step_end(1, [trial])
     assert not notes.told
 
