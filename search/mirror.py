@@ -35,7 +35,7 @@ from search.errors import UserError
 from search.moments import Seen, take
 from search.outlets import echo
 from search.remote import RAY, spare
-from search.rundir import FINISHED, now
+from search.rundir import FINISHED, INFO, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,3 +252,18 @@ def read_manifest(bucket: Bucket) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(f"{shown(bucket.address)} holds no run: its {MANIFEST} is not one of fewtune.")
+
+
+def files_of(bucket: Bucket) -> dict[str, Any]:
+    """Read which files a run in a bucket has: path -> digest and time.
+
+    Raises:
+        UserError: The bucket cannot be used, or there is no run.
+    """
+    found = read_manifest(bucket)
+    if found is None or INFO not in found["files"]:
+        raise UserError(
+            f"There is no run at {shown(bucket.address)}: no {MANIFEST} is there. Give the address "
+            "of the run itself, s3://BUCKET/PREFIX/NAME."
+        )
+    return dict(found["files"])
