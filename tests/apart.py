@@ -80,9 +80,9 @@ class Apart:
             self.port = free.getsockname()[1]
         self._node("--head", f"--port={self.port}", "--include-dashboard=false", "--num-cpus=0")
         self._wait(1)
-        for _ in range(workers):
+        for number in range(workers):  # one after the other: they share the machine's ports
             self._node(f"--address={self.address}", "--num-cpus=1", hide=True)
-        self._wait(1 + workers)
+            self._wait(2 + number)
 
     def stop(self) -> None:
         """End all of it at once."""

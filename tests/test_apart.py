@@ -93,13 +93,13 @@ def survives(ours: Afar, trials: Callable[[], list[int]], move: Callable[[], Non
         move: Ends the cluster, and starts another.
     """
     chance = random.Random(0)
-    ours.server.failing, ours.server.late = 0.05, 0.1
+    ours.server.failing, ours.server.late = 0.03, 0.05
     ours.start(pause_s=PAUSE_S)
     try:
         ours.until(lambda run: bool(in_bucket(run)))
         end(chance.choice(trials()))
         ours.until(lambda _: "went on from meta-iteration" in ours.notes())
-        ours.moment(chance, least=3, most=4)
+        ours.moment(chance, least=2, most=2)
         copies = ours.server.names.count(COPY)
         ours.until(lambda _: ours.server.names.count(COPY) > copies + 1)
         assert ours.driver is not None
