@@ -88,7 +88,8 @@ class Ran:
     Attributes:
         trials: By number.
         front: Numbers.
-        seconds: From the first trial handed out to the last one ended, scoring the front aside.
+        seconds: From the first trial that ended to the last: starting processes and scoring the
+            front are left out.
         per_hour: Trials, once processes have started; see ``empty_trials.steady``.
         notes: What trials say happened on the way.
     """
@@ -203,12 +204,11 @@ def read(path: Path) -> Ran:
     results = load_results(path)
     rows = results.trials
     ends = [datetime.fromisoformat(r["ended"]).timestamp() for r in rows]
-    starts = [datetime.fromisoformat(r["started"]).timestamp() for r in rows]
     trials = {r["id"]: trial_of(r, results.run.trial(r["id"]) / "student" / WEIGHTS) for r in rows}
     return Ran(
         trials,
         [one["id"] for one in results.front()],
-        max(ends) - min(starts),
+        max(ends) - min(ends),
         3600 / steady(ends),
         {r["id"]: r["notes"] for r in rows if r["notes"]},
     )
@@ -308,7 +308,8 @@ def disturbed_rows(calm: Ran, struck: Ran, lost: Kill, trials: int, iterations: 
         Row("went_on", len(told), "trials", "higher", 1.0, detail=told_of if told else "none"),
         Row(
             "cost_of_the_kill", struck.seconds - calm.seconds, "s", "lower",
-            detail=f"{struck.seconds:.0f} s after {calm.seconds:.0f} s undisturbed; {where}",
+            detail=f"{struck.seconds:.0f} s against {calm.seconds:.0f} s undisturbed, from the first "
+            f"trial that ended to the last; {where}",
         ),
     ]  # fmt: skip
 
