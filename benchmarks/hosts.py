@@ -21,42 +21,37 @@ from __future__ import annotations
 import argparse
 import functools
 import random
-import re
 import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.empty_trials import steady
+from benchmarks.alike import Ran, read, same, same_front, went_on
 from benchmarks.record import Row, machine, save
 from search import session
 from search._optuna import Study
 from search.config import SweepConfig, dump_sweep, load_sweep
 from search.outlets import end as leave
-from search.results import load_results
 from search.rundir import RunDir
 from search.sweep import run_sweep
 from spaces._domains import Fixed, Float, Int
 from tests import hosts
-from tests.clock import timeless
 from tests.faults import ended, saved
 from tests.processes import end, kill
-from trainables._core.student import WEIGHTS
 from trainables._trial import Chunks
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from spaces._domains import Space, Value
 
 REPORTS = 8  # of a trial, each with a checkpoint
 EARLIEST, LATEST = 0.25, 0.65  # share of the trials that have ended when the worker is killed
 WITHIN_S = 1200
+SETTLE_S = 5.0  # while a new cluster still starts processes
 SPACE: Space = {
     "student.width": Int(4, 24, log=True, why="a trial takes some seconds on one core"),
     "student.depth": Int(2, 4, why="the method's own"),
@@ -69,41 +64,6 @@ SPACE: Space = {
     "order": Fixed("first", why="a third of the time of second order"),
     "meta_batch": Fixed(4, why="a trial takes some seconds on one core"),
 }
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What must be the same however a trial was disturbed."""
-
-    state: str
-    config: Mapping[str, Value]
-    metrics: Mapping[str, Any]  # but for the clock's
-    weights: bytes  # of the student
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What came of one sweep.
-
-    Attributes:
-        trials: By number.
-        front: Numbers.
-        seconds: From the first trial that ended to the last: starting processes and scoring the
-            front are left out.
-        per_hour: Trials, once processes have started; see ``empty_trials.steady``.
-        notes: What trials say happened on the way.
-    """
-
-    trials: Mapping[int, Trial]
-    front: Sequence[int]
-    seconds: float
-    per_hour: float
-    notes: Mapping[int, Sequence[str]] = field(default_factory=dict)
-
-    @property
-    def states(self) -> dict[str, int]:
-        """State -> how many trials are in it."""
-        return dict(Counter(trial.state for trial in self.trials.values()))
 
 
 @dataclass(frozen=True)
@@ -185,7 +145,8 @@ def run(
     Raises:
         RuntimeError: The driver failed.
     """
-    driver = begin(cluster, folder, config)
+    time.sleep(SETTLE_S)
+    before, driver = busy_cores(), begin(cluster, folder, config)
     try:
         meanwhile(driver, folder / "run")
         failed = driver.wait(timeout=WITHIN_S)
@@ -194,30 +155,22 @@ def run(
     if failed:
         said = (folder / "screen").read_text("utf-8")
         raise RuntimeError(f"The driver ended with {failed}: {said[-2000:]}")
-    ran = read(folder / "run")
+    ran = replace(read(folder / "run"), beside=(before + busy_cores()) / 2)
     print(f"{folder.name}: {ran.states}, {ran.seconds:.0f} s", flush=True)
     return ran
 
 
-def read(path: Path) -> Ran:
-    """What a finished run's files say."""
-    results = load_results(path)
-    rows = results.trials
-    ends = [datetime.fromisoformat(r["ended"]).timestamp() for r in rows]
-    trials = {r["id"]: trial_of(r, results.run.trial(r["id"]) / "student" / WEIGHTS) for r in rows}
-    return Ran(
-        trials,
-        [one["id"] for one in results.front()],
-        max(ends) - min(ends),
-        3600 / steady(ends),
-        {r["id"]: r["notes"] for r in rows if r["notes"]},
-    )
+def busy_cores(over_s: float = 3.0, file: Path = Path("/proc/stat")) -> float:
+    """How many of the machine's cores are busy for some seconds, with anybody's work."""
 
+    def ticks() -> list[int]:
+        return [int(word) for word in file.read_text("utf-8").splitlines()[0].split()[1:9]]
 
-def trial_of(result: Mapping[str, Any], weights: Path) -> Trial:
-    """What is compared of a trial's ``result.json``; one without a student has no weights."""
-    stored = weights.read_bytes() if weights.is_file() else b""
-    return Trial(result["state"], result["config"], timeless(result["metrics"]), stored)
+    first = ticks()
+    time.sleep(over_s)
+    spent = [now - then for now, then in zip(ticks(), first, strict=True)]
+    idle = spent[3] + spent[4]  # waiting for a disk counts as idle
+    return int(machine()["cores"]) * (1 - idle / max(1, sum(spent)))
 
 
 def pull(
@@ -258,35 +211,6 @@ def reached(there: RunDir) -> dict[int, int]:
     return {r["id"]: r["reports"][-1]["iteration"] if r["reports"] else 0 for r in running}
 
 
-def same(one: Ran, other: Ran) -> float:
-    """Share of the trials of either sweep that are identical in both."""
-    return _share(one.trials, other.trials)
-
-
-def same_front(one: Ran, other: Ran) -> float:
-    """Share of the trials on either front that are on both, and identical."""
-    return _share(*({n: ran.trials[n] for n in ran.front} for ran in (one, other)))
-
-
-def _share(one: Mapping[int, Trial], other: Mapping[int, Trial]) -> float:
-    either = one.keys() | other.keys()
-    if not either:
-        return 0.0  # nothing was found, so nothing is shown
-    return sum(n in one and n in other and one[n] == other[n] for n in either) / len(either)
-
-
-def went_on(ran: Ran) -> dict[int, int]:
-    """Trial -> the meta-iteration it went on from, where it lost its process and a checkpoint lay.
-
-    Example:
-        >>> went_on(Ran({}, [], 0.0, 0.0, {3: ["went on from meta-iteration 40"], 4: ["slow"]}))
-        {3: 40}
-    """
-    found = {n: re.findall(r"went on from meta-iteration (\d+)", " ".join(notes))
-             for n, notes in ran.notes.items()}  # fmt: skip
-    return {n: int(at[-1]) for n, at in found.items() if at}
-
-
 def disturbed_rows(calm: Ran, struck: Ran, lost: Kill, trials: int, iterations: int) -> list[Row]:
     """What the kill must not change, and what it cost."""
     front = same_front(calm, struck)
@@ -308,8 +232,7 @@ def disturbed_rows(calm: Ran, struck: Ran, lost: Kill, trials: int, iterations: 
         Row("went_on", len(told), "trials", "higher", 1.0, detail=told_of if told else "none"),
         Row(
             "cost_of_the_kill", struck.seconds - calm.seconds, "s", "lower",
-            detail=f"{struck.seconds:.0f} s against {calm.seconds:.0f} s undisturbed, from the first "
-            f"trial that ended to the last; {where}",
+            detail=f"{struck.seconds:.0f} s against {calm.seconds:.0f} s undisturbed; {where}",
         ),
     ]  # fmt: skip
 
@@ -319,9 +242,10 @@ def scaling_rows(by_hosts: Mapping[int, Ran], cores: int) -> list[Row]:
     one, most = by_hosts[1], by_hosts[max(by_hosts)]
     alike = min(same(ran, most) for ran in by_hosts.values())
     here = f"this machine has {cores} cores, and each host offers one CPU for trials"
+    left = "trials, the first quarter left out; other work kept"
     rows = [
         Row(f"trials_per_hour_{count}", ran.per_hour, "trials/h", "higher",
-            detail=f"{len(ran.trials)} trials, the first {len(ran.trials) // 4} left out; {here}")
+            detail=f"{len(ran.trials)} {left} {ran.beside:.1f} cores busy before and after")
         for count, ran in sorted(by_hosts.items())
     ]  # fmt: skip
     rows += [

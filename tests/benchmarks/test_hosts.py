@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import hosts
-from benchmarks.hosts import Kill, Ran, Trial
+from benchmarks import alike, hosts
+from benchmarks.alike import Ran, Trial
+from benchmarks.hosts import Kill
 from search.config import dump_sweep, load_sweep
 from search.rundir import RunDir
 from spaces._domains import Fixed
@@ -29,7 +30,7 @@ def ran(front=(0, 1), seconds=100.0, per_hour=60.0, notes=None, **changed):
 
 
 def test_equal_sweeps_are_the_same():
-    assert hosts.same(ran(), ran()) == hosts.same_front(ran(), ran()) == 1.0
+    assert alike.same(ran(), ran()) == alike.same_front(ran(), ran()) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -43,21 +44,21 @@ def test_equal_sweeps_are_the_same():
 )
 def test_one_trial_that_differs_counts(changes):
     other = ran(t1=trial(**changes))
-    assert hosts.same(ran(), other) == 0.75
-    assert hosts.same_front(ran(), other) == 0.5
-    assert hosts.same_front(ran(front=(0, 2)), replace(other, front=(0, 2))) == 1.0
+    assert alike.same(ran(), other) == 0.75
+    assert alike.same_front(ran(), other) == 0.5
+    assert alike.same_front(ran(front=(0, 2)), replace(other, front=(0, 2))) == 1.0
 
 
 def test_a_trial_that_one_sweep_lacks_counts_on_either_side():
     fewer = ran()
     fewer = replace(fewer, trials={n: t for n, t in fewer.trials.items() if n})
-    assert hosts.same(ran(), fewer) == hosts.same(fewer, ran()) == 0.75
-    assert hosts.same_front(ran(front=(0, 1)), ran(front=(0,))) == 0.5
-    assert hosts.same_front(ran(front=(0,)), ran(front=(0, 1))) == 0.5
+    assert alike.same(ran(), fewer) == alike.same(fewer, ran()) == 0.75
+    assert alike.same_front(ran(front=(0, 1)), ran(front=(0,))) == 0.5
+    assert alike.same_front(ran(front=(0,)), ran(front=(0, 1))) == 0.5
 
 
 def test_two_sweeps_that_found_nothing_show_nothing():
-    assert hosts.same_front(ran(front=()), ran(front=())) == 0.0
+    assert alike.same_front(ran(front=()), ran(front=())) == 0.0
 
 
 def test_the_clock_is_not_compared(tmp_path):
@@ -65,8 +66,8 @@ def test_the_clock_is_not_compared(tmp_path):
     weights.write_bytes(b"weights")
     one = {"state": "COMPLETE", "config": CONFIG, "metrics": METRICS | {"adapt_ms": 1.0}}
     other = {**one, "metrics": METRICS | {"adapt_ms": 2.0, "train_seconds": 3.0}}
-    assert hosts.trial_of(one, weights) == hosts.trial_of(other, weights) == trial()
-    assert hosts.trial_of(one, tmp_path / "none").weights == b""
+    assert alike.trial_of(one, weights) == alike.trial_of(other, weights) == trial()
+    assert alike.trial_of(one, tmp_path / "none").weights == b""
 
 
 def test_nothing_in_the_sweep_depends_on_the_order_of_its_trials(tmp_path):
@@ -100,10 +101,15 @@ def test_rows_of_the_kill_can_miss_their_floors():
 
 
 def test_scaling_is_told_without_a_floor_and_results_with_one():
-    by_hosts = {3: ran(per_hour=90.0), 2: ran(per_hour=80.0), 1: ran(per_hour=50.0)}
+    by_hosts = {
+        3: ran(per_hour=90.0),
+        2: replace(ran(per_hour=80.0), beside=0.7),
+        1: ran(per_hour=50.0),
+    }
     rows = {row.id: row for row in hosts.scaling_rows(by_hosts, cores=2)}
     assert (rows["scaling_2"].value, rows["scaling_3"].value) == (1.6, 1.8)
     assert "2 cores" in rows["scaling_3"].detail
+    assert "0.7 cores busy" in rows["trials_per_hour_2"].detail
     assert [row.id for row in rows.values() if row.floor is not None] == ["same_on_fewer_hosts"]
     assert rows["same_on_fewer_hosts"].holds()
     by_hosts[1] = ran(t2=trial(weights=b""))
@@ -161,3 +167,12 @@ def test_a_sweep_that_ends_too_early_is_no_result(tmp_path, killed):
     with pytest.raises(RuntimeError, match="before a worker could be killed"):
         hosts.pull(cluster, 10, random.Random(0), driver, tmp_path / "run")
     assert not killed
+
+
+def test_cores_kept_busy_are_read_off_the_ticks(tmp_path, monkeypatch):
+    file = tmp_path / "stat"
+    file.write_text("cpu 100 0 0 100 0 0 0 0 0 0\ncpu0 1\n", "utf-8")
+    later = "cpu 120 30 10 220 20 0 0 0 0 0\ncpu0 1\n"
+    monkeypatch.setattr(time, "sleep", lambda _: file.write_text(later, "utf-8"))
+    monkeypatch.setattr(hosts, "machine", lambda: {"cores": 2})
+    assert hosts.busy_cores(file=file) == pytest.approx(2 * 60 / 200)
