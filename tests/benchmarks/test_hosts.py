@@ -158,6 +158,7 @@ def test_a_busy_worker_is_killed_once_enough_have_ended_and_all_have_checkpoints
     cluster, driver = cluster_and_driver()
     lost = hosts.pull(cluster, 10, chance, driver, tmp_path / "run")
     assert killed == [4321]
+    assert not list(steps), "trial 8 had no checkpoint yet"
     assert lost == Kill(3, 7, {7: 40, 8: 0})
 
 
