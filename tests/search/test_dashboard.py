@@ -20,6 +20,7 @@ from tests.search.test_optuna import GOOD, make, trials
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+GUIDE = Path(__file__).parents[2].joinpath("docs/loggers.md").read_text("utf-8")
 DASHBOARD = Path(sys.executable).with_name("optuna-dashboard")
 
 pytestmark = [
@@ -35,6 +36,7 @@ def asked(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    assert f"`{DASHBOARD.name} runs/letters/study.journal`" in GUIDE
     command = [str(DASHBOARD), str(tmp_path / "study.journal"), "--port", str(port), "--quiet"]
     process: list[subprocess.Popen[bytes]] = []
 

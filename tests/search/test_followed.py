@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # theirs, while they are imported
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
 ]
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 BOTH: dict[str, dict[str, str]] = {"mlflow": {}, "wandb": {}}
@@ -165,6 +165,29 @@ def test_a_resumed_trial_goes_on_in_the_run_it_had(tmp_path: Path) -> None:
         assert sessions[-1]["summary"]["state"] == "COMPLETE"
         assert len(sessions) == (2 if name in halted else 1)
     assert {one.info.run_id for one in halted.values()} <= {o.info.run_id for o in shown.values()}
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_here", "fake_method")
+def test_a_server_that_is_not_there_is_said_once_and_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9")  # nobody listens
+    budget = {"trials": 3, "iterations": 10}
+    followed = config(budget=budget, loggers={"mlflow": {}})
+    path = sweep.run_sweep(followed, name="letters", storage=tmp_path)
+    assert {t["state"] for t in load_results(path).trials} == {"COMPLETE"}
+    said = capsys.readouterr().err
+    assert said.count("mlflow fails: ") == 1
+    assert "hunter2" not in said
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # back to the store in the run
+    sweep.resume(path)
+    shown = of_mlflow(path)
+    assert set(shown) == {tune_name(number) for number in range(3)}
+    assert {one.info.status for one in shown.values()} == {"FINISHED"}
+    assert all(one.curves["accuracy"][-1][0] == 10 for one in shown.values())
 
 
 @pytest.mark.slow
