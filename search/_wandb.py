@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from search.rundir import RunDir
 
+ANSWER_S = 30.0  # for a server to make a run; the process cannot end before: our default
 PROJECT = "fewtune"  # where neither the sweep file nor WANDB_PROJECT names one; our default
 
 
@@ -98,5 +99,10 @@ def _mode() -> str:
 def _quiet() -> wandb.Settings:
     """Nothing on the terminal, no copy of what stands there, nothing of the code's repository."""
     return wandb.Settings(
-        console="off", silent=True, disable_git=True, save_code=False, x_disable_stats=True
+        console="off",
+        silent=True,
+        disable_git=True,
+        save_code=False,
+        x_disable_stats=True,
+        init_timeout=ANSWER_S,
     )

@@ -150,6 +150,7 @@ class Feed:
         self._tasks.put(None)
         self._thread.join(self._patience_s)
         if self._thread.is_alive():
+            self._complained = True  # what it ends with now is no news
             self._say(
                 f"{self.name} has not taken everything within {self._patience_s:.0f} s; the run "
                 f"directory has it, and `fewtune resume {self._run.path}` tells the rest."

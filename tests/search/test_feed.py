@@ -155,13 +155,15 @@ def test_one_that_cannot_be_set_up_is_tried_at_every_trial(run: RunDir) -> None:
 
 
 def test_the_end_does_not_wait_for_ever(run: RunDir) -> None:
-    ours, said = feed(run, book := Book(), patience_s=0.05)
+    ours, said = feed(run, book := Book("start"), patience_s=0.05)
     book.waits.clear()
     ours.started(record(0))
     ours.close()
     assert "book has not taken everything within 0 s" in said[0]
     assert f"fewtune resume {run.path}" in said[0]
     book.waits.set()
+    ours._thread.join(20)
+    assert len(said) == 1  # that it breaks then is no news
 
 
 def test_one_that_was_told_nothing_ends_at_once(run: RunDir) -> None:
