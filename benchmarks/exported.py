@@ -44,6 +44,7 @@ class Case:
     width: int
     head: Literal["prototype", "shared"]
     pattern: str
+    steps: int = STEPS
 
     @property
     def name(self) -> str:
@@ -58,7 +59,7 @@ class Case:
             width=self.width, depth=4, norm="batch", head=self.head, down="stride", ways=WAYS,
             channels=1 if channels == 1 else 3, size=size, input_size=size,
             mean=(0.5,) * channels, std=(0.3,) * channels, pattern=self.pattern,
-            layers=network.layers, inner_steps=STEPS, inner_rate=0.1, views=0,
+            layers=network.layers, inner_steps=self.steps, inner_rate=0.1, views=0,
             normalisation="inductive",
         )  # fmt: skip
         return Student(spec, network.init(torch.Generator().manual_seed(0)))

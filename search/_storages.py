@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._storage import JournalOperation  # a line's kind has no public name
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
 from search.databases import completed_url, unreachable
 from search.errors import UserError
 
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
 CONNECT_S = 10  # to reach a database; our default
+_WAITING = (TrialState.WAITING,)
 _LASTING = (
     JournalOperation.CREATE_STUDY,
     JournalOperation.CREATE_TRIAL,
@@ -32,7 +37,7 @@ def open_journal(journal: Path) -> JournalStorage:
         UserError: A line in it is damaged; a torn last line is for ``mend_journal``.
     """
     try:
-        return JournalStorage(_Journal(str(journal), lock_obj=_NoLock(str(journal))))
+        return _OneWriter(_Journal(str(journal), lock_obj=_NoLock(str(journal))))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{journal}, the record of the study, is damaged{_where(journal)}. Restore it from a "
@@ -106,6 +111,50 @@ class _Journal(JournalFileBackend):
             except OSError:
                 file.truncate(end)  # half a line would hide those that come after
                 raise
+
+
+class _OneWriter(JournalStorage):
+    """A journal that this process alone writes, so that it knows what waits.
+
+    Every draw asks for all trials and for those that wait. Optuna looks at each of ten thousand
+    for it, which takes as long as the rest of the draw.
+    """
+
+    def __init__(self, backend: JournalFileBackend) -> None:
+        super().__init__(backend)
+        self._waiting: dict[int, set[int]] = {}  # by study
+        for study in self.get_all_studies():
+            waiting = super().get_all_trials(study._study_id, False, _WAITING)  # noqa: FBT003, SLF001 - Optuna's
+            self._waiting[study._study_id] = {t._trial_id for t in waiting}  # noqa: SLF001
+
+    @override
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        trial = super().create_new_trial(study_id, template_trial)
+        if template_trial is not None and template_trial.state == TrialState.WAITING:
+            self._waiting.setdefault(study_id, set()).add(trial)
+        return trial
+
+    @override
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        for waiting in self._waiting.values():
+            waiting.discard(trial_id)
+        return super().set_trial_state_values(trial_id, state, values)
+
+    @override
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        if not deepcopy and states == _WAITING:
+            return [self.get_trial(one) for one in sorted(self._waiting.get(study_id, ()))]
+        if deepcopy or states is not None:
+            return super().get_all_trials(study_id, deepcopy, states)
+        known = self._replay_result  # as it is: nobody else has written since
+        return [known._trials[one] for one in known._study_id_to_trial_ids[study_id]]  # noqa: SLF001 - Optuna's
 
 
 class _NoLock(JournalFileOpenLock):

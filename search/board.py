@@ -6,13 +6,19 @@ import importlib.util
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.addresses import is_address, last_name
+from search.bucket import Bucket
 from search.errors import UserError
+from search.live import Live
 from search.rundir import RunDir
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 def command(run: str | Path, host: str = "127.0.0.1", port: int = 6006) -> list[str]:
@@ -40,14 +46,33 @@ def command(run: str | Path, host: str = "127.0.0.1", port: int = 6006) -> list[
     ]  # fmt: skip
 
 
+@contextmanager
+def _directory(run: str | Path) -> Iterator[str | Path]:
+    """The run's directory; of one in a bucket, a directory that is kept up with it."""
+    if not is_address(str(run)):
+        yield run
+        return
+    bucket = Bucket.of(str(run))
+    with (
+        tempfile.TemporaryDirectory(prefix="fewtune-board-", ignore_cleanup_errors=True) as place,
+        Live(bucket, Path(place) / last_name(bucket.address)) as live,
+    ):
+        yield live.folder
+
+
 def serve(run: str | Path, host: str = "127.0.0.1", port: int = 6006) -> None:
     """Serve a run until Ctrl-C, or until this process is asked to end: the server ends with it.
 
+    Args:
+        run: The run directory, or the address of a run in a bucket, which is followed there.
+        host: As for ``command``.
+        port: As for ``command``.
+
     Raises:
-        UserError: As ``command``, or the server ended with an error, such as a port in use.
+        UserError: As ``command``, the bucket cannot be used, or the server ended with an error,
+            such as a port in use.
     """
-    words = command(run, host, port)
-    with subprocess.Popen(words) as server:
+    with _directory(run) as folder, subprocess.Popen(command(folder, host, port)) as server:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             ended = server.wait()

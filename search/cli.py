@@ -170,11 +170,11 @@ def report(*, run: Path, out: Path | None, figures: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_OR_BUCKET)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True)
-def board(*, run: Path, host: str, port: int) -> None:
-    """Open TensorBoard on a run, also while it goes on."""
+def board(*, run: Path | str, host: str, port: int) -> None:
+    """Open TensorBoard on a run, also while it goes on, and on one in a bucket."""
     from search.board import serve
 
     serve(run, host, port)

@@ -14,7 +14,7 @@ from search.addresses import RUNS, is_address, last_name, shown
 from search.bucket import Bucket, patiently
 from search.config import NAME
 from search.errors import UserError
-from search.mirror import OBJECTS, read_manifest
+from search.mirror import OBJECTS, files_of
 from search.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -79,20 +79,15 @@ def _named(address: str) -> str:
 
 def _fill(bucket: Bucket, folder: Path) -> None:
     for turn in range(TRIES):
-        found = read_manifest(bucket)
-        if found is None or "run.json" not in found["files"]:
-            raise UserError(
-                f"There is no run at {shown(bucket.address)}: no manifest.json is there. Give the "
-                "address of the run itself, s3://BUCKET/PREFIX/NAME."
-            )
+        files = files_of(bucket)
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            for path, content, when in _contents(bucket, found["files"]):
+            for path, content, when in contents(bucket, files):
                 file = folder / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
                 os.utime(file, ns=(when, when))  # hours that a killed session took are told by it
-        except _GoneError as error:
+        except GoneError as error:
             if turn == TRIES - 1:
                 raise UserError(str(error)) from error
             continue
@@ -100,11 +95,17 @@ def _fill(bucket: Bucket, folder: Path) -> None:
         return
 
 
-class _GoneError(Exception):
+class GoneError(Exception):
     """An object that the manifest names is not there: perhaps there is a newer manifest."""
 
 
-def _contents(bucket: Bucket, files: dict[str, Any]) -> Iterator[tuple[str, bytes, int]]:
+def contents(bucket: Bucket, files: dict[str, Any]) -> Iterator[tuple[str, bytes, int]]:
+    """Read files that a manifest names: path, content and time in ns of each.
+
+    Raises:
+        GoneError: An object is not there.
+        UserError: The bucket cannot be used, or a file is not what was sent.
+    """
     place = shown(bucket.address)
     for path, one in sorted(files.items()):
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
@@ -113,7 +114,7 @@ def _contents(bucket: Bucket, files: dict[str, Any]) -> Iterator[tuple[str, byte
         try:
             content = patiently(bucket, partial(bucket.get, name))
         except FileNotFoundError as error:
-            raise _GoneError(f"The run at {place} lacks {path} ({name}).") from error
+            raise GoneError(f"The run at {place} lacks {path} ({name}).") from error
         if hashlib.sha256(content).hexdigest() != one["digest"]:
             raise UserError(f"The run at {place} is damaged: {path} ({name}) is not what was sent.")
         yield path, content, int(one["time"])

@@ -32,7 +32,7 @@ from search.bucket import Bucket, check_bucket, patiently, waiting, why
 from search.errors import UserError
 from search.moments import Seen, take
 from search.outlets import echo
-from search.rundir import now
+from search.rundir import INFO, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,3 +237,18 @@ def read_manifest(bucket: Bucket) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(f"{shown(bucket.address)} holds no run: its {MANIFEST} is not one of fewtune.")
+
+
+def files_of(bucket: Bucket) -> dict[str, Any]:
+    """Read which files a run in a bucket has: path -> digest and time.
+
+    Raises:
+        UserError: The bucket cannot be used, or there is no run.
+    """
+    found = read_manifest(bucket)
+    if found is None or INFO not in found["files"]:
+        raise UserError(
+            f"There is no run at {shown(bucket.address)}: no {MANIFEST} is there. Give the address "
+            "of the run itself, s3://BUCKET/PREFIX/NAME."
+        )
+    return dict(found["files"])

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCORES, FURTHER, LOCK = "scores.safetensors", "further.json", "driver.lock"
+INFO, TENSORBOARD = "run.json", "tensorboard"
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 """The states that a trial which ran never leaves."""
 STOPPED_EARLY = "stopped early"
@@ -59,7 +60,7 @@ class RunDir:
         Raises:
             UserError: The directory exists and is not empty, or cannot be written.
         """
-        if (path / "run.json").exists():
+        if (path / INFO).exists():
             raise UserError(
                 f"There is already a run at {path}. Go on with it (`fewtune resume {path}`), add "
                 f"trials to it (`fewtune extend {path} --trials N`), or give another --name."
@@ -84,7 +85,7 @@ class RunDir:
             UserError: The path is not a run.
         """
         path = Path(path)
-        if not (path / "run.json").is_file():
+        if not (path / INFO).is_file():
             found = "is a directory without run.json" if path.is_dir() else "does not exist"
             found = "is a file" if path.is_file() else found
             raise UserError(
@@ -100,7 +101,7 @@ class RunDir:
     @property
     def info_file(self) -> Path:
         """What the run is: ``run.json``."""
-        return self.path / "run.json"
+        return self.path / INFO
 
     @property
     def journal(self) -> Path:
@@ -115,7 +116,7 @@ class RunDir:
     @property
     def tensorboard(self) -> Path:
         """What ``fewtune board`` shows."""
-        return self.path / "tensorboard"
+        return self.path / TENSORBOARD
 
     def trial(self, number: int) -> Path:
         """The directory of one trial."""

@@ -50,6 +50,7 @@ class Window(Generic[T]):
     limit: int = LIMIT
     _seen: set[int] = field(default_factory=set)
     _front: dict[int, Point] = field(default_factory=dict)
+    _lonely: set[int] | None = None  # of this front; None: it has changed
 
     def look(self, ended: Sequence[T], points: Mapping[int, Point]) -> list[T]:
         """Choose among the ended trials.
@@ -65,7 +66,9 @@ class Window(Generic[T]):
                 self._add(number, points[number])
         if len(ended) <= self.limit:
             return list(ended)
-        best = self._loneliest(self.limit // 2)
+        if self._lonely is None:
+            self._lonely = self._loneliest(self.limit // 2)
+        best = self._lonely
         others = (trial for trial in reversed(ended) if trial.number not in best)
         newest = islice(others, self.limit - len(best))
         chosen = [*newest, *(_of(number, ended) for number in best)]
@@ -80,6 +83,7 @@ class Window(Generic[T]):
             return
         self._front = {n: p for n, p in self._front.items() if not dominates(point, p)}
         self._front[number] = point
+        self._lonely = None
 
     def _loneliest(self, count: int) -> set[int]:
         if len(self._front) <= count:

@@ -14,7 +14,6 @@ from pyarrow import fs
 from typing_extensions import override
 
 from search import bucket as buckets
-from search import fetch as fetching
 from search import mirror as mirrors
 from search import moments
 from search.bucket import Bucket
@@ -408,7 +407,7 @@ def test_a_fetch_sees_a_newer_state_when_its_own_is_gone(
         bucket.objects["manifest.json"] = manifests.pop(0)
         return real(asked)
 
-    monkeypatch.setattr(fetching, "read_manifest", stale)
+    monkeypatch.setattr(mirrors, "read_manifest", stale)
     back = fetch(ADDRESS, tmp_path / "back")
     assert read_json(back / "trials" / "1" / "result.json")["id"] == 1
 
