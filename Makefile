@@ -43,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into .venv (once, several minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev,bench,postgresql,onnx]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev,bench,postgresql,onnx,loggers]"
 	touch $(READY)
 
 clean:
