@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: sweep test slow check docs faults bench bench-check clean
+.PHONY: sweep test slow survive check docs faults bench bench-check clean
 
 sweep: $(READY)  ## the quickstart: embedded data, a few minutes on two cores
 	$(BIN)/fewtune sweep
@@ -16,6 +16,9 @@ test: $(READY)  ## every fast test, and those that start a local Ray
 
 slow: $(READY)  ## the heavy tests and the independent references, which CI runs too
 	$(BIN)/python -m pytest --durations=20 -m "(slow or reference) and not faults"
+
+survive: $(READY)  ## every fault of a cluster once, on three hosts: a quarter of an hour, as root
+	$(BIN)/python -m pytest --durations=20 -m faults
 
 check: $(READY)  ## format, lint, types, architecture
 	$(BIN)/ruff format --check .
@@ -40,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into .venv (once, several minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev,bench,postgresql,onnx]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev,bench,postgresql,onnx,loggers]"
 	touch $(READY)
 
 clean:

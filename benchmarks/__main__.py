@@ -32,6 +32,7 @@ OWN_IMAGES = (  # these need no FEWTUNE_DATA
     "simulated_search",
     "driver",
     "empty_trials",
+    "hosts",
 )
 ARMS = "alone,paper_kl,inner_tenth,outer_tau1,alone_views,outer_views"
 
@@ -56,6 +57,7 @@ COMMANDS: dict[str, str] = {
     "simulated_search": "simulated_search",
     "driver": "driver",
     "empty_trials": "empty_trials",
+    "hosts": "hosts",
     "train_once": "train_once --iterations 400 --models 1",
     "omniglot_maml": "omniglot_maml --threads 1 --iterations 3000",
     "head_prototype": HEADS.format("prototype"),

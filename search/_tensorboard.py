@@ -206,7 +206,7 @@ def session_start(record: Record) -> Proto:
     """The record that gives one trial's parameters, and how it ended."""
     began = datetime.fromisoformat(record.started).timestamp() if record.started else time.time()
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=began)
-    why = _why(record)
+    why = record.why()
     told = record.state.lower() + (f": {why}" if why else "")
     for name, value in {**record.config, OUTCOME: told}.items():
         if isinstance(value, bool):
@@ -302,17 +302,10 @@ def _text(tag: str, markdown: str) -> Proto:
 
 
 def _result(record: Record) -> str:
-    why = _why(record)
+    why = record.why()
     head = f"**{record.state}** after {record.cost_s:.1f} s{f' - {why}' if why else ''}"
     rows = [f"| {k} | {show(k, v)} |" for k, v in record.metrics.items()]
     return "\n".join([head, "", "| metric | value |", "|---|---|", *rows])
-
-
-def _why(record: Record) -> str:
-    """Say why a trial did not complete; nothing of one that did."""
-    if record.failure is None:
-        return record.stopped
-    return f"{record.failure['kind']}: {record.failure['reason']}"
 
 
 def _is_number(value: object) -> bool:

@@ -14,6 +14,7 @@ from search.databases import read_study
 from search.documents import Document, Place, kind
 from search.entries import read_entry, samples
 from search.errors import Problem, UserError, nearest, suggest
+from search.loggers import read_loggers
 from search.metrics import METRICS, USABLE, refusal
 from search.proposals import read_points
 from search.sizes import read_limit
@@ -31,7 +32,9 @@ NAME_FORM = (
     "A name has up to 100 letters, digits, dots, dashes and underscores and starts with a letter "
     "or a digit"
 )
-_BY_HAND = ("space", "objectives", "constraints", "points", "study", "storage", "max_disk")
+_BY_HAND = (
+    "space", "objectives", "constraints", "points", "study", "storage", "max_disk", "loggers",
+)  # fmt: skip
 
 
 def check(
@@ -58,6 +61,7 @@ def check(
         "study": read_study(document, problems),
         "storage": read_storage(document, problems),
         "max_disk": read_limit(document, problems),
+        "loggers": read_loggers(document, problems),
     }
     values.update({key: parsed[key] for key in _BY_HAND if key in values})
     config: Schema | None = None

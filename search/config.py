@@ -174,6 +174,8 @@ class SweepConfig(_Section):
             leaves its password to the environment.
         storage: Directory, or address of a bucket, under which run directories are made.
         max_disk: Room that the run may take, as ``20GB``; left out: no limit.
+        loggers: Where the trials are shown too, as ``[wandb, mlflow]``; with options as ``{wandb:
+            {project, entity, group}, mlflow: {tracking_uri, experiment_name}}``.
         name: Name of the run; left out: made from the method, the data and the time.
     """
 
@@ -191,6 +193,7 @@ class SweepConfig(_Section):
     study: str = JOURNAL
     storage: str = "runs"
     max_disk: str | None = None
+    loggers: Mapping[str, Mapping[str, str]] = Field(default_factory=dict)
     name: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
 
     def resolved_space(self) -> Space:

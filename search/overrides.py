@@ -12,7 +12,7 @@ from search.outside import is_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MAYBE_SECRET = ("study", "storage")  # a database's URL, a bucket's address
+_MAYBE_SECRET = ("study", "storage", "loggers")  # a database's URL, a bucket's address, a key
 _PATHS: tuple[Place, ...] = (
     ("data", "path"),
     ("data", "split"),

@@ -11,6 +11,7 @@ from search.addresses import shown
 from search.databases import JOURNAL
 from search.entries import samples
 from search.errors import UserError
+from search.loggers import check_loggers
 from search.points import corners
 from search.proposals import completed
 from spaces._domains import spell
@@ -108,6 +109,19 @@ def check_study(config: SweepConfig) -> None:
         from search._storages import close_database, open_database  # noqa: PLC0415 - most sweeps have none
 
         close_database(open_database(config.study))
+
+
+def check_followers(config: SweepConfig) -> None:
+    """Hold the loggers of a sweep against what is installed; imports wandb where it is asked for.
+
+    Raises:
+        UserError: A logger's package is missing, or Weights & Biases has no API key.
+    """
+    check_loggers(config.loggers)
+    if "wandb" in config.loggers:
+        from search._wandb import check_signed_in  # noqa: PLC0415 - most sweeps have none
+
+        check_signed_in()
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,12 @@ class Record:
     ended: str = ""
     of: int | None = None
 
+    def why(self) -> str:
+        """Say why it did not complete; nothing of one that did."""
+        if self.failure is None:
+            return self.stopped
+        return f"{self.failure['kind']}: {self.failure['reason']}"
+
 
 class Observer(Protocol):
     """Who watches the trials: the progress display, TensorBoard."""

@@ -23,6 +23,7 @@ from search.adaptations import further_settings
 from search.databases import JOURNAL
 from search.disk import Disk
 from search.errors import FailedError, UserError
+from search.feed import feeds
 from search.figures import front_png
 from search.fresh import fresh_score
 from search.further import FurtherTrials
@@ -95,7 +96,9 @@ class Session:
         ended = sorted(recorder.of_state(*FINISHED), key=lambda r: (r.ended, r.id))
         self.gate = Gate(self._cheap, config.objectives, config.constraints, ended)
         self.gallery = Gallery(self.board, recorder, config)
+        self.feeds = feeds(self.run, config.loggers, self.progress.say)
         watchers: tuple[Observer, ...] = (self.progress, self.gallery, self.board, self.gate)
+        watchers = (*watchers, *self.feeds)
         self.plateau: Plateau | None = None
         if rule := config.budget.plateau:
             box = self.info.get("hypervolume_box")
@@ -118,6 +121,8 @@ class Session:
         if self.study.mended:
             self.progress.say(self.study.mended)
         self.left = self.recorder.reconcile()
+        for feed in self.feeds:
+            feed.catch_up(self.recorder.of_state(*FINISHED))
         self.further.reconcile()
         if not self.study.begun():
             self._seed()
@@ -141,6 +146,8 @@ class Session:
         self.progress.close()
         try:
             self.board.close()
+            for feed in self.feeds:
+                feed.close()
         finally:
             self.study.close()
 

@@ -27,7 +27,14 @@ from search.databases import JOURNAL
 from search.errors import UserError
 from search.fetch import here
 from search.mirror import check_free, mirrored
-from search.preflight import check_gpu, check_networks, check_study, checkpoints, load_data
+from search.preflight import (
+    check_followers,
+    check_gpu,
+    check_networks,
+    check_study,
+    checkpoints,
+    load_data,
+)
 from search.rundir import FINISHED, RunDir, now
 from search.sizes import read_size
 from search.storage import told
@@ -59,9 +66,9 @@ def run_sweep(
         The run directory.
 
     Raises:
-        UserError: The name is taken, storage, bucket or database cannot be used, a network in the
-            space does not fit the images, trials ask for a GPU that this machine lacks, or no
-            trial of an earlier run can be taken.
+        UserError: The name is taken, a logger's package is missing, storage, bucket or database
+            cannot be used, a network in the space does not fit the images, trials ask for a GPU
+            that this machine lacks, or no trial of an earlier run can be taken.
         DataError: The data is missing, or cannot fill the tasks.
         SweepFailedError: The first trials all failed in the same way.
         StorageError: The run could not be written any more; it goes on when that is mended.
@@ -69,6 +76,7 @@ def run_sweep(
     began = time.monotonic()
     name = name or config.name or _default_name(config)
     place, bucket = _places(str(storage or config.storage), name, config)
+    check_followers(config)
     check_study(config)
     if address is None:
         check_gpu(config)
@@ -190,6 +198,7 @@ def _go_on(run: RunDir, more: int, address: str | None, max_disk: str | None = N
         if digest := recall(run.path):
             admit(load_sweep(run.sweep_file, settings=False).method, digest)
         config = load_sweep(run.sweep_file, settings=False)
+        check_followers(config)
         check_study(config)
         dataset = load_data(config)
         _check_unchanged(run, config, dataset)

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from search.registry import METHODS
 from tests import bundles
 
 ROOT = Path(__file__).parent.parent
-GUIDES = ("first-sweep", "own-data", "cluster", "reading-the-front", "exporting", "adding-a-method")
+GUIDES = (
+    "first-sweep", "own-data", "cluster", "reading-the-front", "loggers", "exporting",
+    "adding-a-method",
+)  # fmt: skip
 DOCUMENTS = {
     name: (ROOT / name).read_text(encoding="utf-8")
     for name in ("README.md", "deploy/README.md", *(f"docs/{guide}.md" for guide in GUIDES))
@@ -256,6 +260,17 @@ def test_the_commands_do_what_they_say_one_after_the_other(home, readme):
         ("first-sweep", "runs/second/run.json", "glyphs, 28 px: 5-way 1-shot"),
         ("own-data", "runs/birds/run.json", "3-way 1-shot with 2 queries: fits"),
         ("reading-the-front", "figures", "hypervolume"),
+        pytest.param(
+            *(
+                "loggers",
+                "runs/followed/loggers/mlflow.json",
+                "runs/followed/loggers/wandb/offline",
+            ),
+            marks=pytest.mark.skipif(
+                not (find_spec("wandb") and find_spec("mlflow")),
+                reason="wandb or mlflow is not installed (fewtune[loggers])",
+            ),
+        ),
         ("exporting", "byte-student/model.int8.safetensors", "with int8 weights"),
         ("cluster", "fewtune-slurm.sh", "runs/far"),
         ("adding-a-method", "runs/maml-try/run.json", "Finn, Abbeel, Levine"),
