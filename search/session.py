@@ -30,17 +30,15 @@ from search.further import FurtherTrials
 from search.gallery import FRONT, Gallery, chosen
 from search.interrupts import Interrupt
 from search.plateau import Plateau
-from search.points import Observation, first_point
 from search.preflight import check_nodes
 from search.progress import Progress, counted, duration
-from search.proposals import completed
 from search.recorder import Observer, Recorder
 from search.refusal import Gate
 from search.remote import Remote
 from search.results import box_of, load_results
 from search.rundir import FINISHED, IN_BUCKET, REFUSED, RunDir, now
 from search.sizes import read_size
-from search.warm import read_warm_start
+from search.warm import seed
 from trainables._core.student import Student
 from trainables._learner import RunSettings, TaskShape, score_on_test_classes
 from trainables._trial import Chunks, TrialSettings
@@ -125,22 +123,11 @@ class Session:
             feed.catch_up(self.recorder.of_state(*FINISHED))
         self.further.reconcile()
         if not self.study.begun():
-            self._seed()
+            seed(self.study, self.run, self.config, self.space, self.progress.say)
             self.board.text("sweep", f"```yaml\n{self.run.sweep_file.read_text('utf-8')}```")
             rows = [f"| {k} | {v} |" for k, v in self.info["versions"].items()]
             self.board.text("versions", "\n".join(["| what | version |", "|---|---|", *rows]))
         return self
-
-    def _seed(self) -> None:
-        """Tell the study of other runs' trials and queue where to start; a kill repeats it."""
-        earlier = read_warm_start(self.run)
-        self.study.observe([Observation(**trial) for trial in earlier["trials"]])
-        for line in earlier["report"]:
-            self.progress.say(line)
-        defaults = registry.defaults(self.config.method)
-        for point in self.config.points:
-            self.study.propose(completed(self.space, defaults, point))
-        self.study.propose(first_point(self.space, defaults))
 
     def __exit__(self, *_: object) -> None:
         self.progress.close()

@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from search import registry
 from search.errors import UserError, suggest
-from search.points import Observation
+from search.points import Observation, first_point
 from search.progress import counted
-from search.proposals import as_drawn
+from search.proposals import as_drawn, completed
 from search.results import load_results
 from search.rundir import RunDir, read_json, write_json
 from spaces._domains import active, spell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from search._optuna import Study
     from search.config import SweepConfig
     from search.results import RunResults
     from spaces._domains import Space, Value
@@ -240,3 +241,17 @@ def _mapped(
         if name not in space and as_drawn(value, defaults[name]) != defaults[name]:
             return f"{name} is not searched here and stays at {spell(defaults[name])}"
     return point
+
+
+def seed(
+    study: Study, run: RunDir, config: SweepConfig, space: Space, say: Callable[[str], None]
+) -> None:
+    """Tell a study of other runs' trials, and queue where to start; a kill repeats it."""
+    earlier = read_warm_start(run)
+    study.observe([Observation(**trial) for trial in earlier["trials"]])
+    for line in earlier["report"]:
+        say(line)
+    defaults = registry.defaults(config.method)
+    for point in config.points:
+        study.propose(completed(space, defaults, point))
+    study.propose(first_point(space, defaults))

@@ -7,7 +7,6 @@ Processes are ended by their ids, and no others.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.hosts import _ALIVE, MEMORY, READY_S, ROOT
-from tests.processes import descendants, kill, words_of
+from tests.processes import kill, trials_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,11 +37,6 @@ def missing() -> str:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     return f"no mount namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
-
-
-def trials_of(process: subprocess.Popen[bytes]) -> list[int]:
-    """The process ids of the trials that run below a process; Ray's agents are called ray:: too."""
-    return [p for p in descendants(process.pid) if re.match(r"ray::.*Trainable", words_of(p))]
 
 
 class Apart:
@@ -91,7 +85,7 @@ class Apart:
 
     def trials(self) -> list[int]:
         """The process ids of the trials that run."""
-        return [pid for node in self.nodes for pid in trials_of(node)]
+        return [pid for node in self.nodes for pid in trials_below(node.pid)]
 
     def _node(self, *words: str, hide: bool = False) -> None:
         self._started += 1

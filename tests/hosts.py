@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.processes import descendants, end, kill, words_of
+from tests.processes import descendants, end, kill, trials_below, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -122,10 +122,7 @@ class Host:
 
     def actors(self) -> list[int]:
         """The process ids of the trials that run here."""
-        known = {pid: words_of(pid) for pid in self._processes()}
-        return [
-            p for p, words in known.items() if words.startswith("ray::") and "IDLE" not in words
-        ]
+        return [] if self.ray is None else trials_below(self.ray.pid)
 
     def _raylets(self) -> list[int]:
         return [pid for pid in self._processes() if "/raylet/raylet " in words_of(pid)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -45,3 +46,8 @@ def words_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     except OSError:
         return ""
+
+
+def trials_below(root: int) -> list[int]:
+    """The process ids of the trials that run below a process; Ray's agents are called ray:: too."""
+    return [pid for pid in descendants(root) if re.match(r"ray::.*Trainable", words_of(pid))]

@@ -21,7 +21,7 @@ from tests import apart, fakes, s3
 from tests.faults import Before, check, saved
 from tests.hosts import ROOT
 from tests.lost import COPY, Alone, InBucket
-from tests.processes import end, kill
+from tests.processes import end, kill, trials_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +151,7 @@ def alone(tmp_path: Path) -> Iterator[Afar]:
 def test_a_lost_machine_whose_trials_saved_in_the_bucket(alone: Afar) -> None:
     def trials() -> list[int]:
         assert alone.driver is not None
-        return apart.trials_of(alone.driver)
+        return trials_below(alone.driver.pid)
 
     survives(alone, trials, lambda: None)
 
