@@ -64,7 +64,7 @@ def sweep(
 
     run_settings = RunSettings(iterations=4, seed=3, validation_tasks=24, quick_tasks=3)
     settings = TrialSettings(registry.learner("maml"), SHAPE, run_settings)
-    monkeypatch.setattr(LearnerTrainable.setup, "__defaults__", (settings, Handle()))
+    monkeypatch.setattr(LearnerTrainable.setup, "__defaults__", (settings, Handle(), None))
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
 
     def drive(name: str, trials: int, count: int = 6) -> tuple[Recorder, list[dict[str, Any]]]:
