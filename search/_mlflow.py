@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "INTERRUPTED": "KILLED"}
 """What MLflow's own column says of a state; the tag ``state`` has ours."""
+_LEFT_BEHIND = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
 
 
 class Runs(MLflowLoggerCallback):
@@ -49,6 +50,19 @@ class Runs(MLflowLoggerCallback):
     @property
     def _client(self) -> MlflowClient:
         return self.mlflow_util._get_client()  # noqa: SLF001 - what Ray's callback itself calls
+
+    @override
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        """Find or make the experiment, which MLflow would leave to the process's next sweep."""
+        before = {name: os.environ.get(name) for name in _LEFT_BEHIND}
+        try:
+            super().setup(*args, **kwargs)  # type: ignore[no-untyped-call]
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
     @override
     def log_trial_start(self, trial: Trial) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -213,6 +214,10 @@ def test_mlflow_has_a_run_for_a_trial_and_goes_on_in_it(tmp_path: Path) -> None:
     assert one.curves["loss"] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert one.data.params == {"student.width": "8"}
     assert one.data.tags["reason"] == "diverged"
+    second = RunDir.create(tmp_path / "second")
+    store = Runs(second, {}).tracking_uri
+    assert store == f"sqlite:///{second.path / 'loggers' / 'mlflow.db'}", "not the first one's"
+    assert not {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"} & set(os.environ)
 
 
 @pytest.mark.slow
