@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ class StudySearcher(Searcher):
         over: Says why no more trials are to be started; empty while they are.
         beside: What goes with a configuration: further settings, and where its model lies trained.
         gate: Says which configurations are refused before they cost anything; None: none are.
+        trials: How many to hand out. The searcher counts them, and not Tune, since a trial may have
+            to be handed out a second time.
     """
 
     def __init__(
@@ -78,8 +81,12 @@ class StudySearcher(Searcher):
         over: Callable[[], str],
         beside: Callable[[dict[str, Value]], dict[str, Any]] = lambda _: {},
         gate: Gate | None = None,
+        trials: float = math.inf,
     ) -> None:
         super().__init__()
+        self._trials, self._handed = trials, set[int]()
+        self._open: set[str] = set()  # Tune's names of those that it is not done with
+        self._halvings: dict[int, int] = {}
         self._beside, self._gate = beside, gate
         self._recorder: Recorder | None = recorder
         self._over: Callable[[], str] | None = over
@@ -91,6 +98,8 @@ class StudySearcher(Searcher):
         """Hand out a trial: its number, its configuration and what it can go on from."""
         if self._recorder is None or self._over is None:
             raise RuntimeError("This searcher was copied away from its driver and cannot ask.")
+        if not self._left and len(self._handed) >= self._trials:
+            return None if self._open else str(Searcher.FINISHED)  # one of them may come again
         while not (self._over() or (self._gate is not None and self._gate.nothing_left())):
             study = self._recorder.study
             suggestion = study.ask_again(self._left.popleft()) if self._left else study.ask()
@@ -101,7 +110,11 @@ class StudySearcher(Searcher):
                     continue
             restore = self._recorder.start(suggestion)
             self.numbers[trial_id] = suggestion.number
+            self._open.add(trial_id)
+            self._handed.add(suggestion.number)
             handed = {"id": suggestion.number, "config": suggestion.config, "restore": restore}
+            if halvings := self._halvings.get(suggestion.number):
+                handed["halvings"] = halvings
             return {**handed, **self._beside(suggestion.config)}
         return str(Searcher.FINISHED)
 
@@ -109,7 +122,13 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the callback tells, since it sees errors and checkpoints too."""
+        """Note that Tune is done with it; the callback records, since it sees checkpoints too."""
+        self._open.discard(trial_id)
+
+    def again(self, number: int, halvings: int) -> None:
+        """Hand out a trial again that Tune gave up, with as many tasks at a time as it had."""
+        self._left.append(number)
+        self._halvings[number] = halvings
 
     @override
     def save(self, checkpoint_path: str) -> None:
@@ -135,14 +154,20 @@ class Reporter(Callback):
         recorder: The run's.
         ticks: Called at every turn of Tune's loop, such as to refresh a display.
         limits: What ends the sweep, Ctrl-C among it.
+        again: Has a trial handed out again; its number and its halvings.
     """
 
     def __init__(
-        self, recorder: Recorder, ticks: Sequence[Callable[[], object]], limits: Limits
+        self,
+        recorder: Recorder,
+        ticks: Sequence[Callable[[], object]],
+        limits: Limits,
+        again: Callable[[int, int], None],
     ) -> None:
-        self.recorder, self._ticks, self._limits = recorder, ticks, limits
+        self.recorder, self._ticks, self._limits, self._again = recorder, ticks, limits, again
         self._broken: Exception | None = None
         self._losses: Counter[int] = Counter()
+        self._unbegun: Counter[int] = Counter()  # deaths before the trial had begun
 
     @override
     def on_trial_result(
@@ -185,22 +210,25 @@ class Reporter(Callback):
         That a node is lost, or cannot be reached, is not held against it.
         """
         text = last_failure(trial)
-        if self._of_storage(text):
-            return
-        kind, _ = died(text)
-        if kind == OUT_OF_MEMORY:
-            trial.config["halvings"] = trial.config.get("halvings", 0) + 1
-        elif kind == NODE_LOST and self._losses[trial.config["id"]] < LOSSES:
-            self._losses[trial.config["id"]] += 1
+        if not self._of_storage(text) and not self._counts(trial, text):
             trial.run_metadata.num_failures -= 1
 
     @override
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Record a trial whose process died too often, or whose result could not be recorded."""
+        """Record a trial whose process died too often, or whose result could not be recorded.
+
+        One that may still be started again was given up too early: where a process that is used
+        again dies before the trial has begun in it, Tune ends the trial. It is handed out again.
+        """
         number, text = trial.config["id"], last_failure(trial)
         if self._of_storage(text) or self.recorder.records[number].state in FINISHED:
+            return
+        may = trial.should_recover()  # type: ignore[no-untyped-call]
+        if may and self._unbegun[number] < RESTARTS:
+            self._unbegun[number] += self._counts(trial, text)
+            self._again(number, trial.config.get("halvings", 0))
             return
         self._guarded(self.recorder.lose, number, *died(text))
 
@@ -226,6 +254,16 @@ class Reporter(Callback):
             record(*what)
         except Exception as error:  # noqa: BLE001 - raised by on_step_end
             self._broken = error
+
+    def _counts(self, trial: Trial, text: str) -> bool:
+        """Tell whether a death is held against the trial; after one for lack of memory, halve."""
+        number, (kind, _) = trial.config["id"], died(text)
+        if kind == OUT_OF_MEMORY:
+            trial.config["halvings"] = trial.config.get("halvings", 0) + 1
+        if kind != NODE_LOST or self._losses[number] >= LOSSES:
+            return True
+        self._losses[number] += 1
+        return False
 
     def _of_storage(self, text: str) -> bool:
         """Tell whether a trial fell with the storage, which ends the sweep and not the trial."""
@@ -266,15 +304,14 @@ class Steering:
 
 def run_trials(
     config: SweepConfig, trainable: type[tune.Trainable], steering: Steering,
-    *, samples: int, slots: int, session: Path,
+    *, slots: int, session: Path,
 ) -> None:  # fmt: skip
-    """Run trials until there are enough, a limit is met or Ctrl-C is pressed.
+    """Run trials until the searcher has no more, a limit is met or Ctrl-C is pressed.
 
     Args:
         config: The sweep.
         trainable: From ``trainable_of``.
         steering: Who asks for trials, records them and ends the sweep early.
-        samples: How many trials to run.
         slots: How many at a time. Without this limit Tune asks for one trial ahead of need, and
             starts the first actors one after the other.
         session: Tune's directory for this session.
@@ -287,7 +324,7 @@ def run_trials(
         tune_config=tune.TuneConfig(
             search_alg=steering.searcher,
             scheduler=_scheduler(config, steering.reporter),
-            num_samples=samples,
+            num_samples=-1,  # the searcher counts
             max_concurrent_trials=slots,
             reuse_actors=True,
             trial_name_creator=_trial_name,

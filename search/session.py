@@ -178,6 +178,9 @@ class Session:
         shared = _cluster.SharedData.of(self.config.data, self.dataset.fingerprint)
         data = shared.for_all_nodes(self.dataset, scales=resources.scales)
         ticks = (self.progress.tick, self.interrupt.tick, self.disk.tick)
+        searcher = _tune.StudySearcher(
+            self.recorder, self.left, limits.no_more, self.beside, self.gate, self.missing
+        )
         with _cluster.MemoryWatch() as memory, self.interrupt:
             _tune.run_trials(
                 self.config,
@@ -185,13 +188,8 @@ class Session:
                     self.config, self._settings(), data, self.recorder.checkpoints.remote
                 ),
                 _tune.Steering(
-                    _tune.StudySearcher(
-                        self.recorder, self.left, limits.no_more, self.beside, self.gate
-                    ),
-                    _tune.Reporter(self.recorder, ticks, limits),
-                    limits,
+                    searcher, _tune.Reporter(self.recorder, ticks, limits, searcher.again), limits
                 ),
-                samples=self.missing,
                 slots=slots,
                 session=self.run.ray / f"session-{len(self.sessions)}",
             )

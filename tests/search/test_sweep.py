@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from search import sweep
 from search.config import SweepConfig, load_sweep
@@ -19,9 +23,7 @@ from search.session import SweepFailedError
 from search.train import train
 from spaces._domains import Fixed
 from tests.clock import timeless
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from trainables._ray import LearnerTrainable
 
 pytestmark = [
     pytest.mark.cluster,
@@ -192,6 +194,32 @@ def test_a_trial_whose_process_dies_again_and_again_fails_alone(tmp_path: Path) 
     assert {t["failure"]["kind"] for t in load_results(tmp_path / "dead").trials} == {
         "process died"
     }
+
+
+class Dying(LearnerTrainable):
+    """Its process dies, once, as it is given trial 1 to go on with."""
+
+    folder = Path()
+
+    @override
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if new_config["id"] == 1:
+            (self.folder / "died").touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().reset_config(new_config)
+
+
+def test_a_process_that_dies_before_a_trial_has_begun_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune gives the trial up at once, without a second start."""
+    mortal = type("Mortal", (Dying,), {"folder": tmp_path})
+    monkeypatch.setattr("search._tune.LearnerTrainable", mortal)
+    one = config(resources={"concurrent": 1}, budget={"trials": 4, "iterations": 4})
+    trials = load_results(sweep.run_sweep(one, name="dying", storage=tmp_path)).trials
+    assert (tmp_path / "died").exists()
+    assert [t["state"] for t in trials] == ["COMPLETE"] * 4
+    assert {len(t["reports"]) for t in trials} == {4}
 
 
 def test_trials_stopped_early_are_pruned_and_keep_what_they_had(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from search._limits import Limits
-from search._tune import LOSSES, Reporter, died
+from search._tune import LOSSES, RESTARTS, Reporter, StudySearcher, died
 from search.errors import FailedError
 from search.remote import away
 from search.storage import StorageError
@@ -56,7 +56,10 @@ class Notes:
 
 def reporter(notes: Notes, pressed: bool = False) -> Reporter:
     recorder = cast("Any", notes)
-    return Reporter(recorder, [], Limits(recorder, interrupted=lambda: pressed))
+    limits = Limits(recorder, interrupted=lambda: pressed)
+    return Reporter(
+        recorder, [], limits, lambda n, halved: notes.told.append(f"again {n} {halved}")
+    )
 
 
 def a_trial(tmp_path: Path, *failures: str) -> Any:
@@ -67,6 +70,7 @@ def a_trial(tmp_path: Path, *failures: str) -> Any:
     return SimpleNamespace(
         config={"id": 0}, error_file=str(file), last_result={"iteration": 5}, trial_id="a",
         status="RUNNING", run_metadata=SimpleNamespace(num_failures=len(failures)),
+        should_recover=lambda: False,
     )  # fmt: skip
 
 
@@ -113,6 +117,59 @@ def test_losses_without_end_count_at_last(tmp_path: Path) -> None:
         trial.run_metadata.num_failures = 1
         ours.on_trial_recover(1, [trial], trial)
         assert trial.run_metadata.num_failures == int(number >= LOSSES)
+
+
+@pytest.mark.parametrize(
+    ("text", "times", "halvings"),
+    [(CRASHED, RESTARTS, [0, 0]), (KILLED, RESTARTS, [1, 2]), (GONE, RESTARTS + LOSSES, [0] * 22)],
+)
+def test_a_trial_that_tune_gives_up_too_early_is_handed_out_again_but_not_without_end(
+    tmp_path: Path, text: str, times: int, halvings: list[int]
+) -> None:
+    notes = Notes(tmp_path)
+    ours = reporter(notes)
+    config = {"id": 0}
+    for _ in range(times):
+        trial = a_trial(tmp_path, text)
+        trial.should_recover, trial.config = (lambda: True), dict(config)
+        ours.on_trial_error(1, [trial], trial)
+        config["halvings"] = int(notes.told[-1].split()[-1])
+    assert notes.told == [f"again 0 {n}" for n in halvings]
+    trial = a_trial(tmp_path, text)
+    trial.should_recover = lambda: True
+    ours.on_trial_error(1, [trial], trial)
+    assert notes.told[times:] == [f"lose 0: {died(text)[0]}"]
+
+
+def test_a_searcher_waits_for_those_that_may_come_again_and_then_is_finished() -> None:
+    class Study:
+        drawn = 0
+
+        def ask(self) -> Any:
+            self.drawn += 1
+            return SimpleNamespace(number=self.drawn - 1, config={})
+
+        def ask_again(self, number: int) -> Any:
+            return SimpleNamespace(number=number, config={})
+
+    recorder: Any = SimpleNamespace(study=Study(), records={}, start=lambda _: [])
+    searcher = StudySearcher(recorder, [7], str, trials=2)
+
+    def number(name: str) -> Any:
+        given = searcher.suggest(name)
+        return given["id"] if isinstance(given, dict) else given
+
+    assert [number(name) for name in "abc"] == [7, 0, None]
+    searcher.on_trial_complete("a", {})
+    assert number("c") is None
+    searcher.on_trial_complete("b", error=True)
+    searcher.again(0, 1)
+    given = searcher.suggest("c")
+    assert isinstance(given, dict)
+    assert (given["id"], given["halvings"]) == (0, 1)
+    assert number("d") is None
+    searcher.on_trial_complete("c", {})
+    assert number("d") == "FINISHED"
 
 
 @pytest.mark.parametrize("event", ["on_trial_recover", "on_trial_error"])
