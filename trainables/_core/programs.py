@@ -71,21 +71,27 @@ def adapted_tensors(spec: StudentSpec, adapted: Adapted) -> tuple[torch.Tensor, 
 def _folded(prefix: str, params: Params, mean: torch.Tensor, rstd: torch.Tensor) -> Params:
     """A norm with known statistics as one scale and one shift."""
     scale = rstd * params[f"{prefix}.gain"]
-    return {f"{prefix}.scale": scale, f"{prefix}.shift": params[f"{prefix}.bias"] - mean * scale}
+    shift = torch.addcmul(params[f"{prefix}.bias"], mean, scale, value=-1)
+    return {f"{prefix}.scale": scale, f"{prefix}.shift": shift}
 
 
 class _Weights(nn.Module):
-    """The student's own tensors, as they are or as bytes with a scale for each output channel."""
+    """The student's own tensors, as they are or as bytes with a scale for each output channel.
 
-    def __init__(self, params: Params, *, int8: bool) -> None:
+    With ``flat`` kernels are matrices ``[k*k*C, O]``.
+    """
+
+    def __init__(self, params: Params, *, int8: bool, flat: bool = False) -> None:
         super().__init__()
         self._names = list(params)
         self._small = [n for n, p in params.items() if int8 and p.dim() > 1]
         for index, (name, value) in enumerate(params.items()):
+            kept = [("value", value.detach())]
             if name in self._small:
-                value, scale = quantised(value)
-                self.register_buffer(f"scale{index}", scale)
-            self.register_buffer(f"value{index}", value.detach().contiguous().clone())
+                kept = list(zip(("value", "scale"), quantised(value.detach()), strict=True))
+            for kind, tensor in kept:
+                matrix = tensor.flatten(0, 2) if flat and tensor.dim() == 4 else tensor
+                self.register_buffer(f"{kind}{index}", matrix.contiguous().clone())
 
     @override
     def forward(self) -> Params:
@@ -113,8 +119,9 @@ class _Images(nn.Module):
 
     def __init__(self, spec: StudentSpec) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
+        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (spec.mean, spec.std))
+        self.register_buffer("unit", (255 * std).float().view(-1, 1, 1))
+        self.register_buffer("zero", (mean / std).float().view(-1, 1, 1))
         self._resizes = spec.size != spec.input_size
         if self._resizes:  # bilinear and antialiased is one matrix along each side
             wide = torch.eye(spec.size)[None, :, :, None].repeat(
@@ -125,8 +132,8 @@ class _Images(nn.Module):
 
     @override
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        mean = self.get_buffer("mean")
-        x = (images.to(mean.dtype) / 255.0 - mean) / self.get_buffer("std")
+        unit = self.get_buffer("unit")
+        x = images.to(unit.dtype) / unit - self.get_buffer("zero")
         if self._resizes:
             matrix = self.get_buffer("matrix")
             x = matrix.t() @ x @ matrix
@@ -151,33 +158,42 @@ class Adaptation(nn.Module):
         self.spec, self.network = student.spec, student.spec.network()
         self._usual, self._plain = images, plain
         self.read = _Images(student.spec)
-        self.weights = _Weights(student.params, int8=int8)
+        self.weights = _Weights(student.params, int8=int8, flat=True)
+        self.register_buffer(
+            "counts", torch.arange(1.0, max(1, self.spec.inner_steps)).view(-1, 1, 1)
+        )
         self._windows = sorted(windows(self.network.body), key=str)
-        for index, window in enumerate(self._windows):
-            for way, found in zip(("gather", "scatter"), lists_of(window), strict=True):
-                self.register_buffer(f"{way}{index}", found)
         bits = zip(self.network.body, self.spec.pattern, strict=False)
         self._updated = frozenset(n for layer, b in bits if b == "1" for n in layer.names)
+        for index, window in enumerate(self._windows):
+            gather, scatter = lists_of(window)
+            self.register_buffer(f"gather{index}", gather)
+            if self._updated:  # nothing is gone back through where the head alone is
+                self.register_buffer(f"scatter{index}", scatter)
 
     @override
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        params = {n: p.flatten(0, 2) if p.dim() == 4 else p for n, p in self.weights().items()}
-        x = with_views(self.read(images).permute(0, 2, 3, 1)[None], self.spec.views)[0]
-        target = labels.repeat(1 + self.spec.views, 1) if self.spec.views else labels
-        start = first_updated(self.spec.pattern)
+        params = self.weights()
+        x, target = self.read(images).permute(0, 2, 3, 1), labels
+        if self.spec.views:
+            x = with_views(x[None], self.spec.views)[0]
+            target = labels.repeat(1 + self.spec.views, 1)
+        start, entry = first_updated(self.spec.pattern), None
         before = self._tape(params)
         maps = Maps(x.reshape(x.shape[0], -1, x.shape[-1]), *x.shape[1:3])
         maps, _ = before.through(self.network.body[:start], maps)
         if start == len(self.network.body):
             last = params | self._head_steps(params, self._features(maps), target)
         else:
-            last = params | self._suffix_steps(params, maps, start, target)
-        return self._told(last, before, maps, start)
+            entry = Entry(maps.x)
+            last = params | self._suffix_steps(params, maps, start, target, entry)
+        return self._told(last, before, self._tape(last, entry), maps)
 
-    def _tape(self, params: Params, entry: Entry | None = None) -> Tape:
-        lists = {w: (self.get_buffer(f"gather{i}"), self.get_buffer(f"scatter{i}"))
+    def _tape(self, params: Params, entry: Entry | None = None, *, back: bool = False) -> Tape:
+        ways = ("gather", "scatter" if self._updated else "gather")
+        lists = {w: (self.get_buffer(f"{ways[0]}{i}"), self.get_buffer(f"{ways[1]}{i}"))
                  for i, w in enumerate(self._windows)}  # fmt: skip
-        updated = self._updated if entry is not None else frozenset[str]()
+        updated = self._updated if back else frozenset[str]()
         return Tape(lists, params, self.spec.norm, self._usual, updated=updated, entry=entry,
                     plain=self._plain)  # fmt: skip
 
@@ -188,41 +204,46 @@ class Adaptation(nn.Module):
         ways = target.shape[1]
         if self.spec.head == "prototype":
             means = torch.mm(target.t(), features) / target.sum(0).unsqueeze(1)
-            scale = params["head.scale"]
-            return {HEAD_W: 2 * scale * means, HEAD_B: -scale * means.square().sum(1)}
+            weight = means * (2 * params["head.scale"])
+            return {HEAD_W: weight, HEAD_B: (weight * means).sum(1) * -0.5}
         weight, bias = params["head.weight"], params["head.bias"]
         if self.spec.head == "shared":
             return {HEAD_W: weight.expand(ways, -1), HEAD_B: bias.expand(ways)}
         return {HEAD_W: weight, HEAD_B: bias}
 
     def _head_steps(self, params: Params, features: torch.Tensor, target: torch.Tensor) -> Params:
-        """Steps of the head alone, within the Gram matrix where that is the cheaper way."""
-        head = self._head_start(params, features, target)
-        if not by_gram(self._usual, features.shape[1]):
-            for _ in range(self.spec.inner_steps):
+        """Steps of the head alone, within the Gram matrix where that is the cheaper way.
+
+        As in ``head_steps``: z_t = z_0 + t K Y - K sum_(s < t) P_s, K = (alpha / M) (f f^T + 1).
+        """
+        head, steps = self._head_start(params, features, target), self.spec.inner_steps
+        if steps < 2 or not by_gram(self._usual, features.shape[1]):
+            for _ in range(steps):
                 head = _stepped(head, features, self._errors(head, features, target))
             return head
         z = torch.addmm(head[HEAD_B], features, head[HEAD_W].t())
-        gram = torch.mm(features, features.t()) + 1.0
-        errors = torch.zeros_like(target)
-        for t in range(self.spec.inner_steps):
-            at = torch.addmm(z, gram, errors, alpha=-1) if t else z
-            now = (torch.softmax(at, 1) - target) * (self.spec.inner_rate / target.shape[0])
-            errors = errors + now if t else now
-        return _stepped(head, features, errors)
+        scale = self.spec.inner_rate / target.shape[0]
+        gram = (torch.mm(features, features.t()) + 1.0) * scale
+        toward = torch.addcmul(z, self.get_buffer("counts"), torch.mm(gram, target))
+        said = torch.softmax(z, 1)
+        for at in toward.unbind():
+            said = said + torch.softmax(torch.addmm(at, gram, said, alpha=-1), 1)
+        return _stepped(head, features, torch.sub(said, target, alpha=steps) * scale)
 
     def _errors(self, head: Params, features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The gradient of the inner loss at the logits, times the rate."""
         z = torch.addmm(head[HEAD_B], features, head[HEAD_W].t())
         return (torch.softmax(z, 1) - target) * (self.spec.inner_rate / target.shape[0])
 
-    def _suffix_steps(self, params: Params, maps: Maps, start: int, target: torch.Tensor) -> Params:
-        entry, layers = Entry(maps.x), self.network.body[start:]
+    def _suffix_steps(
+        self, params: Params, maps: Maps, start: int, target: torch.Tensor, entry: Entry
+    ) -> Params:
+        layers = self.network.body[start:]
         step, head = params, None if self.spec.head == "prototype" else self._head_start(
             params, maps.x, target
         )  # fmt: skip
         for _ in range(self.spec.inner_steps):
-            tape = self._tape(step, entry)
+            tape = self._tape(step, entry, back=True)
             top, back = tape.through(layers, maps)
             features = self._features(top)
             head = self._head_start(params, features, target) if head is None else head
@@ -231,28 +252,30 @@ class Adaptation(nn.Module):
             positions = top.height * top.width
             if self.network.pooled:
                 g = (g / positions).unsqueeze(1).expand(-1, positions, -1)
-            back(g.reshape(-1, top.x.shape[-1]))
+            back(g)
             step = step | tape.moved
             if self.spec.pattern[-1] == "1":
                 head = _stepped(head, features, errors)
         if head is None:  # no step: the prototypes of the body as it is
-            top, _ = self._tape(step).through(layers, maps)
+            top, _ = self._tape(step, entry).through(layers, maps)
             head = self._head_start(params, self._features(top), target)
         return step | head
 
-    def _told(self, last: Params, before: Tape, maps: Maps, start: int) -> tuple[torch.Tensor, ...]:
+    def _told(
+        self, last: Params, before: Tape, behind: Tape, maps: Maps
+    ) -> tuple[torch.Tensor, ...]:
         found = dict(last)
         if replays(self.spec):
-            behind = self._tape(last)
-            behind.through(self.network.body[start:], maps)
+            behind.through(self.network.body[first_updated(self.spec.pattern) :], maps)
             for prefix, (mean, rstd) in (before.measured | behind.measured).items():
                 found |= _folded(prefix, last, mean, rstd)
+        told = outputs_of(self.spec)
         for layer in self.network.body:
             for c in layer.convs():
-                name = f"{layer.name}.{c.name}.weight"
-                kernel = last[name].view(c.kernel, c.kernel, c.into, c.out)
-                found[name] = kernel.permute(3, 2, 0, 1)
-        return tuple(found[name] for name in outputs_of(self.spec))
+                if (name := f"{layer.name}.{c.name}.weight") in told:
+                    kernel = last[name].view(c.kernel, c.kernel, c.into, c.out)
+                    found[name] = kernel.permute(3, 2, 0, 1)
+        return tuple(found[name] for name in told)
 
 
 def _stepped(head: Params, features: torch.Tensor, errors: torch.Tensor) -> Params:

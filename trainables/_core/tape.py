@@ -158,8 +158,8 @@ class Tape:
         out = torch.relu(z) if relu else z
 
         def back(g: torch.Tensor) -> torch.Tensor | None:
-            g = g.reshape(-1, c.out)
-            return before(between(_behind_relu(g, out) if relu else g))
+            g = _behind_relu(g, out) if relu else g.reshape(-1, c.out)
+            return before(between(g))
 
         return Maps(out.view(-1, c.height * c.width, c.out), c.height, c.width), back
 
@@ -190,7 +190,8 @@ class Tape:
         else:
             z, mean, rstd, undo = _any_norm(y, gain, bias, _shape(self._kind, positions, len(gain)))
         if self._kind == "batch":
-            self.measured[prefix] = mean.view(-1), rstd.view(-1)
+            flat = (mean, rstd) if mean.dim() == 1 else (mean.view(-1), rstd.view(-1))
+            self.measured[prefix] = flat
 
         def back(g: torch.Tensor) -> torch.Tensor:
             g, g_gain, g_bias = undo(g)
