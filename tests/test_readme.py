@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,7 +14,9 @@ from typing import Any
 
 import click
 import pytest
+from PIL import Image
 
+from docs import figures
 from search.cli import cli
 from search.config import load_sweep
 from search.registry import METHODS
@@ -280,3 +283,28 @@ def test_a_guide_does_what_it_says(home, readme, guide, made, said):
     out = follow(f"docs/{guide}.md", home)
     assert (home / made).exists()
     assert said in out
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_the_guides_pictures_are_taken_anew_by_the_command_that_they_name(home, readme, tmp_path):
+    for wanted in ("chromium", "chromedriver"):
+        if shutil.which(wanted) is None:
+            pytest.skip(f"{wanted} is not installed")
+    words = [sys.executable, "-m", "docs.figures", str(home / "runs" / "letters")]
+    done = subprocess.run(
+        [*words, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = {
+        f.name for f in (ROOT / "docs").glob("*.png") if f.name.startswith(("report-", "board-"))
+    }
+    assert {file.name for file in tmp_path.iterdir()} == told
+    for name, shot in {**figures.REPORT, **figures.BOARD}.items():
+        picture = Image.open(tmp_path / f"{name}.png")
+        assert picture.size == (shot.width, shot.height)
+        colours = picture.convert("RGB").getcolors(2**20) or []
+        most = max(count for count, _ in colours) / (shot.width * shot.height)
+        assert len(colours) > 50, f"{name} is an empty page"
+        assert most < 0.98, f"{name} is an empty page"
