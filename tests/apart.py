@@ -6,8 +6,6 @@ Processes are ended by their ids, and no others.
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -18,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.hosts import _ALIVE, MEMORY, READY_S, ROOT
-from tests.processes import kill, trials_below
+from tests.hosts import _ALIVE, MEMORY, READY_S
+from tests.processes import ROOT, environment, kill, trials_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,13 +50,7 @@ class Apart:
         self.folder, self.hidden, self.steps = folder, hidden, folder / "steps"
         for made in (hidden, self.steps):
             made.mkdir(parents=True, exist_ok=True)
-        token = folder / "token"
-        token.write_text(secrets.token_hex(32), "utf-8")
-        token.chmod(0o600)
-        own = {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
-               "FEWTUNE_STEPS": str(self.steps), "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        self.environment = {**kept, **own, **more}
+        self.environment = {**environment(folder, self.steps), **more}
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.port, self._started = 0, 0
 

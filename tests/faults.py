@@ -8,6 +8,7 @@ its steps leave a trace, so that work which was lost and made again is counted s
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from search._optuna import Study
 from search.results import load_results
 from search.rundir import FINISHED, RunDir, read_json
 from tests import drive, fakes
-from tests.processes import end, kill
+from tests.processes import end, kill, until
 from trainables._core.digests import CheckpointError, check_digest
 from trainables._trial import Chunks
 
@@ -295,6 +296,7 @@ def checkpoints_damaged(cluster: Cluster, folder: Path, chance: random.Random) -
         ours.until(lambda run: len(ended(run)) >= 1 and len(_with_two(run)) == 3)
         assert ours.driver is not None
         kill(ours.driver)
+        until(lambda: not any(host.actors() for host in cluster.hosts))  # they may be saving still
         before, run = Before(ours), ours.run
         damaged = dict(zip(_with_two(run), chance.sample(_DAMAGES, 3), strict=False))
         assert len(damaged) >= 2, "too few trials ran"
@@ -330,6 +332,7 @@ def _flipped(newest: Path, _: Path, chance: random.Random) -> None:
 def _swapped(newest: Path, other: Path, _: random.Random) -> None:
     shutil.rmtree(newest)
     shutil.copytree(other, newest)
+    os.utime(newest)  # written now, and not when the other was
 
 
 _DAMAGES = [_truncated, _flipped, _swapped]
@@ -358,8 +361,8 @@ def _whole(run: RunDir, number: int) -> list[Path]:
 
 def _busy(cluster: Cluster, chance: random.Random) -> Host:
     """A worker on which a trial runs."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         if busy := [host for host in cluster.workers if host.actors()]:
             return chance.choice(busy)
         time.sleep(0.1)

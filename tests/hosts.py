@@ -8,7 +8,6 @@ nothing is changed of this machine's network. Processes are ended by their ids, 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -18,12 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.processes import descendants, end, kill, trials_below, words_of
+from tests.processes import ROOT, descendants, end, environment, kill, trials_below, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ROOT = Path(__file__).parent.parent
 NET = "10.77.0"
 PORT = 6379
 HOSTS = 3
@@ -145,13 +143,7 @@ class Cluster:
         self.address = f"{NET}.1:{PORT}"
         self.steps = folder / "steps"
         self.steps.mkdir()
-        token = folder / "token"
-        token.write_text(secrets.token_hex(32), "utf-8")
-        token.chmod(0o600)
-        own = {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
-               "FEWTUNE_STEPS": str(self.steps), "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        self.environment = {**kept, **own}
+        self.environment = environment(folder, self.steps)
         self.hosts = [Host(self, number) for number in range(1, hosts + 1)]
 
     @property

@@ -18,8 +18,7 @@ from search.fetch import fetch
 from search.rundir import RunDir
 from tests import drive, s3
 from tests.faults import INTERVAL, TRIALS, Before, Sweep, check
-from tests.hosts import ROOT
-from tests.processes import kill
+from tests.processes import ROOT, kill
 
 if TYPE_CHECKING:
     import random

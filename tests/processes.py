@@ -1,12 +1,44 @@
-"""Processes that tests start and end, each by its id."""
+"""Processes that tests start and end, each by its id, and what a Ray of a test's own needs."""
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import subprocess
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parent.parent
+
+
+def environment(folder: Path, steps: Path) -> dict[str, str]:
+    """What the processes of a Ray with a token of its own find in their environment.
+
+    Args:
+        folder: For the token.
+        steps: Where the fake method notes every step.
+    """
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32), "utf-8")
+    token.chmod(0o600)
+    own = {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
+           "FEWTUNE_STEPS": str(steps), "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return {**kept, **own}
+
+
+def until(ready: Callable[[], bool], within_s: float = 60.0) -> None:
+    """Wait for what another process or thread does."""
+    deadline = time.monotonic() + within_s
+    while not ready():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
 
 
 def descendants(root: int) -> list[int]:

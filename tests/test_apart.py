@@ -19,9 +19,8 @@ from search.fetch import fetch
 from search.rundir import read_json
 from tests import apart, fakes, s3
 from tests.faults import Before, check, saved
-from tests.hosts import ROOT
 from tests.lost import COPY, Alone, InBucket
-from tests.processes import end, kill, trials_below
+from tests.processes import ROOT, end, kill, trials_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,9 +23,10 @@ from search.live import Live
 from search.mirror import MANIFEST, OBJECTS, Mirror
 from search.rundir import RunDir
 from tests import s3
+from tests.processes import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -110,13 +111,6 @@ def test_what_is_no_run_or_damaged_is_said_at_once(
         one.write_bytes(b"another")
     with pytest.raises(UserError, match="is damaged"):
         Live(bucket, tmp_path / "live").__enter__()
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_bucket_that_fails_is_named_once_and_looked_at_again(

@@ -19,6 +19,7 @@ from search.errors import UserError
 from search.fetch import fetch
 from search.mirror import Mirror, check_free, mirrored
 from search.rundir import RunDir, read_json, write_json
+from tests.processes import until
 from tests.s3 import Memory
 
 if TYPE_CHECKING:
@@ -285,13 +286,6 @@ def test_a_file_system_without_links_is_copied_from(
     monkeypatch.setattr("os.link", no_links)
     Mirror(run, bucket).copy()
     assert content(fetch(ADDRESS, tmp_path / "back")) == content(run.path)
-
-
-def until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_bucket_that_fails_in_the_middle_is_told_once_and_asked_again(

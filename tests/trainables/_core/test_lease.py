@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.processes import until
 from trainables._core.lease import Lease, LeaseError, node
 
 WORKER = """
@@ -41,13 +42,6 @@ def start(tmp_path):
     for process in running:
         process.kill()
         process.wait()
-
-
-def until(done, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
 
 
 def spans(folder, name):
