@@ -130,9 +130,13 @@ def prepare(target: str, config: SweepConfig, wishes: Wishes, file: Path) -> Lau
             )
         )
     else:
-        fill = templates.aws if target == "aws" else templates.gcp
         same = templates.cloud(yaml.safe_load(template), need, wishes, beside, bucket=bucket)
-        text = _dump([fill(same, need, wishes, bucket=bucket)])
+        filled = (
+            templates.gcp(same, need, wishes)
+            if target == "gcp"
+            else templates.aws(same, need, wishes, bucket=bucket)
+        )
+        text = _dump([filled])
     return Launch(target, text, sweep, need, shown(config.storage) if bucket else "")
 
 

@@ -122,14 +122,8 @@ def aws(
     return document
 
 
-def gcp(
-    document: dict[str, Any],
-    need: Fleet,
-    wishes: Wishes,
-    *,
-    bucket: bool = False,  # noqa: ARG001 - no role of GCP's machines opens one
-) -> dict[str, Any]:
-    """Put GCP in AWS's place, and its machines."""
+def gcp(document: dict[str, Any], need: Fleet, wishes: Wishes) -> dict[str, Any]:
+    """Put GCP in AWS's place, and its machines; no role of those opens a bucket."""
     place = {"region": "us-west1", "availability_zone": "us-west1-a", "project_id": BLANK}
     document["provider"] = {"type": "gcp", **place}
     types = document["available_node_types"]
