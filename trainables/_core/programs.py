@@ -119,9 +119,8 @@ class _Images(nn.Module):
 
     def __init__(self, spec: StudentSpec) -> None:
         super().__init__()
-        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (spec.mean, spec.std))
-        self.register_buffer("unit", (255 * std).float().view(-1, 1, 1))
-        self.register_buffer("zero", (mean / std).float().view(-1, 1, 1))
+        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
         self._resizes = spec.size != spec.input_size
         if self._resizes:  # bilinear and antialiased is one matrix along each side
             wide = torch.eye(spec.size)[None, :, :, None].repeat(
@@ -132,8 +131,9 @@ class _Images(nn.Module):
 
     @override
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        unit = self.get_buffer("unit")
-        x = images.to(unit.dtype) / unit - self.get_buffer("zero")
+        mean = self.get_buffer("mean")
+        # in the engine's order: a number that rounds otherwise may fall on the other side of a ReLU
+        x = (images.to(mean.dtype) / 255.0 - mean) / self.get_buffer("std")
         if self._resizes:
             matrix = self.get_buffer("matrix")
             x = matrix.t() @ x @ matrix

@@ -81,6 +81,14 @@ def test_a_deep_student_with_batch_statistics_says_it_in_double_precision(plain)
     assert difference([said], [task.probabilities]) < 1e-8
 
 
+def test_a_program_reads_images_to_the_last_bit_as_the_engine_does():
+    """A number that rounds otherwise may fall on the other side of a ReLU, and change gradients."""
+    one = bundles.student(**COLOUR)
+    images = torch.arange(256).repeat(9, 1).view(3, 3, 16, 16).to(torch.uint8)
+    read = Adaptation(one, 5).read(images).permute(0, 2, 3, 1)
+    assert torch.equal(read, one.normalised(images)[0])
+
+
 def test_an_adaptation_that_does_something_is_compared():
     one = bundles.student(pattern="111", inner_steps=3)
     still = bundles.student(pattern="111", inner_steps=0)
