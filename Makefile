@@ -29,7 +29,7 @@ check: $(READY)  ## format, lint, types, architecture
 docs: $(READY)  ## what of the documents follows from the code: docs/reference.md
 	$(BIN)/python -m docs.reference
 
-faults: $(READY)  ## every fault of a cluster with all its repeats, on three hosts: an hour and a half, as root
+faults: $(READY)  ## every fault of a cluster with all its repeats, on three hosts: two hours and a half, as root
 	$(BIN)/python -m benchmarks.faults
 
 bench: $(READY)  ## every benchmark against its floor: hours; NAMES="roofline" takes some of them
