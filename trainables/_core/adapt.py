@@ -32,6 +32,7 @@ from trainables._core.patterns import check, first_updated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from trainables._core.backprop import Pass
     from trainables._core.networks import Network
@@ -153,24 +154,29 @@ def adapt(
         second_order: with ``train``, also through the inner gradients (MAML; False: FOMAML).
         loss: the inner loss, cross-entropy on the support labels if left out.
         tick: called once the start is ready and after every step, for whoever holds a clock.
-        history: keep what every step left; False: what the last one left, as a device does.
+        history: keep what every step left; False: what the last one left, as a device does, and
+            where autograd is not needed it cannot be used after it (torch's inference mode).
 
     Raises:
         ValueError: the pattern does not fit the network, or the head the number of classes.
     """
     check(rule.pattern, network.layers)
-    start, depth = first_updated(rule.pattern), len(network.body)
+    start, depth, images = first_updated(rule.pattern), len(network.body), support.shape[1]
     fomaml = train and not second_order
     stats = Statistics()
     tick = tick or (lambda: None)
-    with nullcontext() if train else torch.no_grad():
+    by_hand = loss is None and (start == depth or network.blocks(slice(start, None), images))
+    with _recorded(train=train, at_all=history or not by_hand):
         prefix = network.run(meta, support, stats, slice(start))
         run = Adapted(network, meta, rule.pattern, [], prefix, stats)
         classes = Labels.of(labels, rule.ways, support.dtype)
         if start == depth and loss is None and not fomaml:  # these keep their derivatives
             features = network.features(prefix)
-            classifier = network.head.start(meta, features, classes)
-            steps = HeadSteps(features, classes.target, classifier, rule.steps, rule.rate, tick)
+            if features.shape[0] == 1:
+                features = features[0]
+            steps = HeadSteps(
+                network.head, meta, features, classes, steps=rule.steps, rate=rule.rate, tick=tick
+            )
             run.steps = steps if history else [steps[-1]]
             return run
         kept: deque[Params] = deque(maxlen=None if history else 1)
@@ -187,6 +193,13 @@ def adapt(
                 tick()
             run.steps = [suffix.leave(step) for step in kept]
     return run
+
+
+def _recorded(*, train: bool, at_all: bool) -> AbstractContextManager[object]:
+    """What torch keeps: a graph, or nothing, or not even what a graph would need ``at_all``."""
+    if train:
+        return nullcontext()
+    return torch.no_grad() if at_all else torch.inference_mode()
 
 
 def _start(run: Adapted, params: Mapping[str, torch.Tensor], labels: Labels) -> Params:
@@ -283,7 +296,7 @@ def _head_step(
     weight, bias = step[HEAD_W], step[HEAD_B]
     leaves = [x.detach() for x in (features, weight, bias)]
     if loss is None:
-        error = torch.softmax(head_logits(*leaves), -1).sub_(target).div_(len(target))
+        error = torch.softmax(head_logits(*leaves), -1).sub_(target).mul_(1 / target.shape[0])
         g = error @ leaves[1]
         if rule.pattern[-1] == "0":
             return g, {}

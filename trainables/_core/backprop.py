@@ -1,30 +1,24 @@
 """A pass over the updated layers, and the way back, for whoever needs first derivatives alone.
 
-An adaptation on a device goes through the same few layers in every step. Written out, a block of
-a Conv-4 is four calls forward and four back, the last of which moves its weights; autograd's
-book-keeping costs more than they do on the five images of a task. What is not written out here
-(residual stages, group norm, patches too many to keep) goes through autograd, behind the same
-functions: ``forward``, and ``moved`` of what it returns.
-
-A task that is alone travels without the dimension of tasks, ``[R, C]`` instead of ``[1, R, C]``,
-because torch's calls for one matrix are quicker than those for a batch of one.
+An adaptation on a device goes through the same few layers in every step, and on the five images of
+a task autograd's book-keeping costs more than they do. Blocks of a Conv-4 are written out
+(``blocks``); what is not (residual stages, group norm, patches too many to keep) goes through
+autograd, behind the same functions: ``forward``, and ``moved`` of what it returns.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-import torch.nn.functional as F
 
-from trainables._core.kernels import added, gather, product, scatter
-from trainables._core.layers import ConvBlock, Params, matrix, wide
-from trainables._core.norms import Kept, normed_back
+from trainables._core.blocks import back, below, looked, moved, onward
+from trainables._core.layers import Params, matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from trainables._core.layers import Layer
+    from trainables._core.blocks import Step
     from trainables._core.networks import Network
 
 
@@ -67,9 +61,9 @@ class Suffix:
         layers = network.body[start:]
         self.network, self.layers, self.bits = network, layers, pattern[start:-1]
         self.prefix, self.images = prefix.detach(), prefix.shape[1]
-        written = written_out(layers, self.images) and rows is not None
-        self.blocks = cast("list[ConvBlock]", list(layers)) if written else []
-        self.alone = alone and bool(written) and len(prefix) == 1
+        written = rows is not None and bool(layers)
+        self.blocks = network.blocks(slice(start, None), self.images) if written else []
+        self.alone = alone and bool(self.blocks) and prefix.shape[0] == 1
         self.rows = rows if rows is None else rows.detach()
         if self.alone and self.rows is not None:
             self.rows = self.rows[0]
@@ -77,7 +71,7 @@ class Suffix:
         for layer in layers:
             for name in layer.names:
                 p = shared[name].detach()
-                self.shared[name] = matrix(p) if written and p.dim() > 1 else p
+                self.shared[name] = matrix(p) if self.blocks and p.dim() > 1 else p
 
     def enter(self, params: Params) -> Params:
         """A task's own tensors ``[B, ...]`` as a pass wants them: kernels are matrices."""
@@ -105,16 +99,6 @@ class Suffix:
         return _Recorded(self, own)
 
 
-def written_out(layers: Sequence[Layer], images: int) -> bool:
-    """Whether these layers, the updated ones, go without autograd for a task of so many images."""
-    return all(
-        isinstance(layer, ConvBlock)
-        and layer.norm == "batch"
-        and not wide(layer.window, images, layer.into[0])
-        for layer in layers
-    )
-
-
 class _Recorded:
     """Autograd's record of a pass."""
 
@@ -138,70 +122,30 @@ class _Recorded:
         return {name: torch.sub(step[name], own, alpha=rate) for name, own in pairs}
 
 
-class _Step(NamedTuple):
-    """What the way back needs of one block."""
-
-    rows: torch.Tensor  # [B, R, k*k*C], patches of its input
-    kept: Kept
-    z: torch.Tensor  # [B, R, O], behind the ReLU
-    taken: torch.Tensor | None  # where max-pooling found its maxima
-
-
 class _WrittenOut:
     """A pass of Conv-4 blocks with batch norm, kept by hand."""
 
     @torch.no_grad()
     def __init__(self, suffix: Suffix, own: Params, rows: torch.Tensor) -> None:
         self._suffix, self._params = suffix, {**suffix.shared, **own}
-        self._steps: list[_Step] = []
+        self._steps: list[Step] = []
         x = rows
         for index, block in enumerate(suffix.blocks):
-            x = self._block(block, gather(x, block.window) if index else rows)
-        self.features = x.flatten(-3)
-
-    def _block(self, block: ConvBlock, rows: torch.Tensor) -> torch.Tensor:
-        params, name = self._params, f"{block.name}.conv"
-        gain, bias = params[f"{name}.gain"], params[f"{name}.bias"]
-        z, kept = block.measured(rows, params[f"{name}.weight"], gain, bias)
-        x = z.view(*z.shape[:-2], self._suffix.images, *block.window.out, block.width)
-        taken = None
-        if block.down == "pool":
-            pooled, taken = F.max_pool2d_with_indices(_images_first(x), [2, 2])
-            x = pooled.permute(0, 2, 3, 1).reshape(*x.shape[:-3], *pooled.shape[2:], -1)
-        self._steps.append(_Step(rows, kept, z, taken))
-        return x
+            seen = looked(block, x, suffix.images) if index else rows
+            x, step = onward(block, seen, self._params)
+            self._steps.append(step)
+        self.features = x.reshape(*x.shape[:-2], suffix.images, -1)
 
     def moved(self, step: Params, g: torch.Tensor, rate: float) -> Params:
         found: Params = {}
         suffix = self._suffix
         for index in reversed(range(len(self._steps))):
-            block, name = suffix.blocks[index], f"{suffix.blocks[index].name}.conv"
+            block = suffix.blocks[index]
+            weight, gain, _ = block.names
             one = self._steps.pop()  # what the layers above kept is free by now
-            g = _before_relu(block, one, g)
-            g, gain, bias = normed_back(g, one.kept, self._params[f"{name}.gain"])
+            told = back(block, one, g, self._params[gain])
             if suffix.bits[index] == "1":
-                weight = step[f"{name}.weight"]
-                found[f"{name}.weight"] = added(weight, one.rows.mT, g, -rate)
-                found[f"{name}.gain"] = torch.sub(step[f"{name}.gain"], gain, alpha=rate)
-                found[f"{name}.bias"] = torch.sub(step[f"{name}.bias"], bias, alpha=rate)
+                found |= moved(block, one, step, told, rate)
             if index:
-                back = product(g, self._params[f"{name}.weight"].mT)
-                g = scatter(back, block.window, suffix.images)
+                g = below(block, told[0], self._params[weight], suffix.images)
         return found
-
-
-def _images_first(x: torch.Tensor) -> torch.Tensor:
-    return x.reshape(-1, *x.shape[-3:]).permute(0, 3, 1, 2)
-
-
-def _before_relu(block: ConvBlock, step: _Step, g: torch.Tensor) -> torch.Tensor:
-    """The gradient behind a block -> the gradient of its norm's output, ``[B, R, O]``."""
-    if step.taken is not None:
-        z = step.z.view(-1, *block.window.out, block.width).permute(0, 3, 1, 2)
-        size, padding, dilation, ceil = [2, 2], [0, 0], [1, 1], False
-        how = (size, size, padding, dilation, ceil, step.taken)
-        g = _images_first(g.reshape(-1, *block.out[1:], block.width))
-        back = torch.ops.aten.max_pool2d_with_indices_backward(g, z, *how)
-        g = back.permute(0, 2, 3, 1)
-    before: torch.Tensor = torch.ops.aten.threshold_backward(g.reshape(step.z.shape), step.z, 0)
-    return before

@@ -73,7 +73,7 @@ def head_macs(features: int, *, steps: int, ways: int, images: int) -> int:
         return 0
     product = images * features * ways
     if by_gram(images, features):
-        gram = images**2 * (features + ways) if steps > 1 else 0
+        gram = images**2 * features if steps > 1 else 0
         return 2 * product + gram + (steps - 1) * images**2 * ways
     return 2 * steps * product
 

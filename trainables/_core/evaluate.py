@@ -269,8 +269,8 @@ def on_a_device(
     labels = view_labels(episodes.support_labels, setting.views)
     rule = setting.rule(pattern)
     run = adapt(network, meta, support, labels, rule, tick=tick, history=False)
-    if setting.inductive:
-        with torch.no_grad():
+    if setting.inductive and run.start < len(network.body):  # else the prefix has them
+        with torch.inference_mode():
             run.statistics(-1)
 
 

@@ -19,70 +19,68 @@ from trainables._core.kernels import added
 from trainables._core.layers import Params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from trainables._core.heads import Head, Labels
 
 
 class HeadSteps(Sequence[Params]):
     """Softmax regression on fixed features; a step's classifier is made when it is asked for.
 
     A step moves the logits through the Gram matrix of the features, or, where a task has more
-    images than features, through the features themselves. A task that is alone goes without the
+    images than features, through the features themselves. A task that is alone comes without the
     dimension of tasks.
+
+    Args:
+        head: whose classifier the tasks start with.
+        params: the network's meta-parameters.
+        features: ``[B, M, F]`` or ``[M, F]``.
+        labels: the tasks' classes.
+        steps: inner steps T.
+        rate: alpha.
+        tick: called once the start is ready and after every step.
     """
 
     def __init__(
         self,
+        head: Head,
+        params: Mapping[str, torch.Tensor],
         features: torch.Tensor,
-        target: torch.Tensor,
-        classifier: tuple[torch.Tensor, torch.Tensor],
+        labels: Labels,
+        *,
         steps: int,
         rate: float,
         tick: Callable[[], None],
     ) -> None:
-        self._alone = len(features) == 1
-        self._features, weight, bias = (x[0] if self._alone else x for x in (features, *classifier))
-        self._classifier = weight, bias
-        self._scale = rate / features.shape[1]
-        self._target = target
-        self._said: list[torch.Tensor] = []  # sum_(s <= t) P_s, the predictions so far
+        alone, gram = features.dim() == 2, None
+        times, plus = (torch.mm, torch.addmm) if alone else (torch.bmm, torch.baddbmm)
+        if steps > 1 and by_gram(*features.shape[-2:]):
+            gram = times(features, features.mT)
+        weight, bias = head.start(params, features, labels, gram)
+        self._alone, self._features, self._classifier = alone, features, (weight, bias)
+        self._scale = rate / features.shape[-2]
+        self._errors: list[torch.Tensor] = []  # E of every step
         tick()
         if steps == 0:
             return
-        z = head_logits(self._features, weight, bias)
-        moved = self._moves(z, steps)
+        target, scale, free = labels.target, self._scale, not torch.is_grad_enabled()
+        if gram is not None:
+            gram = gram.add_(1) if free else gram + 1
+        z = errors = plus(bias if alone else bias.unsqueeze(1), features, weight.mT)
         for t in range(steps):
-            if t:
-                z = moved(t, self._said[-1])
-            p = torch.softmax(z, -1)
-            self._said.append(self._said[-1] + p if t else p)
+            if t and gram is not None:
+                z = plus(z, gram, errors, alpha=-scale)
+            elif t:
+                move = head_logits(features, errors.mT @ features, errors.sum(-2))
+                z = torch.sub(z, move, alpha=scale)
+            errors = torch.softmax(z, -1)
+            errors = errors.sub_(target) if free else errors - target
+            self._errors.append(errors)
             tick()
-
-    def _moves(
-        self, first: torch.Tensor, steps: int
-    ) -> Callable[[int, torch.Tensor], torch.Tensor]:
-        """How to get the logits after t steps from the sum of the predictions before them.
-
-        With K = f f^T + 1 it is z_t = z_0 + t s K Y - s K sum_(s < t) P_s, s = alpha / M.
-        """
-        features, target, scale = self._features, self._target, self._scale
-        if steps == 1 or not by_gram(*features.shape[-2:]):
-
-            def through(t: int, said: torch.Tensor) -> torch.Tensor:
-                errors = torch.sub(said, target, alpha=t)
-                step = head_logits(features, errors.mT @ features, errors.sum(-2))
-                return torch.sub(first, step, alpha=scale)
-
-            return through
-        one = features.new_ones(())
-        gram = (torch.addmm if self._alone else torch.baddbmm)(one, features, features.mT)
-        counts = torch.arange(steps, dtype=first.dtype, device=first.device) * scale
-        counts = counts.view(-1, *[1] * first.dim())
-        toward = torch.addcmul(first, counts, gram @ target).unbind()
-        return lambda t, said: added(toward[t], gram, said, -scale)
 
     @override
     def __len__(self) -> int:
-        return len(self._said) + 1
+        return len(self._errors) + 1
 
     @overload
     def __getitem__(self, index: int) -> Params: ...
@@ -95,7 +93,7 @@ class HeadSteps(Sequence[Params]):
         weight, bias = self._classifier
         t = range(len(self))[index]
         if t:
-            errors = torch.sub(self._said[t - 1], self._target, alpha=t)
+            errors = torch.stack(self._errors[:t]).sum(0) if t > 1 else self._errors[0]
             weight = added(weight, errors.mT, self._features, -self._scale)
             bias = torch.sub(bias, errors.sum(-2), alpha=self._scale)
         if self._alone:

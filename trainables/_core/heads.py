@@ -10,6 +10,7 @@ with s = 1 the support predictions saturate before the first step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,15 +27,41 @@ START_SPREAD = 2.0  # s starts at this over F: our default, by measurement
 
 @dataclass(frozen=True)
 class Labels:
-    """Classes of a task's images: ``ids [M]`` in 0..N-1, and one-hot, ``target [M, N]``."""
+    """Classes of a task's images: ``ids [M]`` in 0..N-1, and one-hot, ``target [M, N]``.
+
+    ``shots`` is how many images each class has where they come class by class, else 0.
+    """
 
     ids: torch.Tensor
     target: torch.Tensor
+    shots: int = 0
 
     @classmethod
     def of(cls, ids: torch.Tensor, ways: int, dtype: torch.dtype) -> Labels:
-        """Both, from the first; a forward pass wants the second more than once."""
+        """All of it from the first; on a CPU what tasks of one shape share is made once."""
+        if ids.is_cpu:
+            return _labels(tuple(ids.tolist()), ways, dtype)
         return cls(ids, one_hot(ids, ways, dtype))
+
+    def means(self, features: torch.Tensor) -> torch.Tensor:
+        """Of every class. ``[B, M, F] -> [B, N, F]``, or without B."""
+        if self.shots == 1:
+            return features
+        *tasks, _, numbers = features.shape
+        ways = self.target.shape[1]
+        if self.shots:
+            return features.view(*tasks, ways, self.shots, numbers).mean(-2)
+        sums = features.new_zeros(*tasks, ways, numbers)
+        return sums.index_add(-2, self.ids, features) / self.target.sum(0).unsqueeze(-1)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(mode=False)  # also where it was an adaptation that asked first
+def _labels(ids: tuple[int, ...], ways: int, dtype: torch.dtype) -> Labels:
+    each = len(ids) // ways
+    in_order = each * ways == len(ids) and ids == tuple(i // each for i in range(len(ids)))
+    tensor = torch.tensor(ids)
+    return Labels(tensor, one_hot(tensor, ways, dtype), each if in_order else 0)
 
 
 @dataclass(frozen=True)
@@ -69,29 +96,36 @@ class Head:
         params: Mapping[str, torch.Tensor],
         features: torch.Tensor,
         labels: Labels,
+        products: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The classifier a task starts with.
 
         Args:
             params: the network's meta-parameters.
-            features: support features ``[B, M, F]``.
+            features: support features ``[B, M, F]``, or one task's without B.
             labels: the tasks' classes, the same order in every task.
+            products: f f^T ``[B, M, M]``, where somebody has it.
 
         Returns:
-            Weights ``[B, N, F]`` and biases ``[B, N]``, each task's own.
+            Weights ``[B, N, F]`` and biases ``[B, N]``, each task's own; without B as they came.
 
         Raises:
             ValueError: a linear head meets a number of classes it was not trained for.
         """
-        tasks, ways = features.shape[0], labels.target.shape[1]
+        tasks, ways = features.shape[:-2], labels.target.shape[1]
         if self.kind == "prototype":
-            sums = features.new_zeros(tasks, ways, features.shape[-1])
-            means = sums.index_add(1, labels.ids, features) / labels.target.sum(0).unsqueeze(-1)
+            means = labels.means(features)
             scale = params["head.scale"]
-            return 2 * scale * means, -scale * means.square().sum(-1)
+            if scale.is_cpu and not torch.is_grad_enabled():
+                scale = scale.item()  # type: ignore[assignment]  # a number saves two calls
+            if products is not None and labels.shots == 1:
+                squares = products.diagonal(dim1=-2, dim2=-1)
+            else:  # not by way of the weights: a step asks for the gradient of each alone
+                squares = (means * means).sum(-1)
+            return means * (2 * scale), squares * -scale
         weight, bias = params["head.weight"], params["head.bias"]
         if self.kind == "shared":
-            return weight.expand(tasks, ways, -1), bias.expand(tasks, ways)
+            return weight.expand(*tasks, ways, -1), bias.expand(*tasks, ways)
         if weight.shape[0] != ways:
             msg = (
                 f"This student's linear head was trained for {weight.shape[0]} classes, and the "
@@ -99,7 +133,7 @@ class Head:
                 f"head fits any number (student.head: prototype or shared)."
             )
             raise ValueError(msg)
-        return weight.expand(tasks, -1, -1), bias.expand(tasks, -1)
+        return weight.expand(*tasks, -1, -1), bias.expand(*tasks, -1)
 
 
 def logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -6,16 +6,14 @@ its adjoint, the scatter, are one call each over index lists made once per shape
 
     patches: [B, M, H, W, C] -> [B, M*h*w, k*k*C]          y = patches W,   W [B, k*k*C, O]
 
-``patches`` and ``product`` are twice differentiable; ``gather`` and ``scatter`` are what first
-derivatives written out by hand need, without a graph. One task may come to these without the
-dimension of tasks, ``[R, C]`` for ``[1, R, C]``.
+``patches`` and ``product`` are twice differentiable; ``gathered`` and ``scattered`` are what first
+derivatives written out by hand need, without a graph and over the rows of all tasks.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +23,7 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+FEW = 3  # channels of a map that is picked number by number: our default, measured
 MOST_INDICES = 2**18  # of one index list; more images are taken in turns: our default, measured
 
 
@@ -37,13 +36,13 @@ class Window:
     kernel: int
     stride: int
 
-    @property
+    @cached_property
     def out(self) -> tuple[int, int]:
         """Height and width of what it sees."""
         pad = 2 * (self.kernel // 2) - self.kernel
         return (self.height + pad) // self.stride + 1, (self.width + pad) // self.stride + 1
 
-    @property
+    @cached_property
     def looks(self) -> int:
         """Positions times taps of one image."""
         return self.out[0] * self.out[1] * self.kernel**2
@@ -54,7 +53,8 @@ class Window:
         return max(1, MOST_INDICES // self.looks)
 
 
-Lists = tuple[torch.Tensor, torch.Tensor]  # rows to add up, and where each sum starts
+# rows to add up and where each sum starts; or numbers to pick and whether they are any
+Lists = tuple[torch.Tensor, torch.Tensor]
 
 
 def _inside(window: Window, images: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,6 +69,7 @@ def _inside(window: Window, images: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # whoever asks first, others may train with them
 def _to_gather(window: Window, images: int, device: torch.device) -> Lists:
     """Index lists of the gather; padding is an empty sum."""
     inside, rows = _inside(window, images)
@@ -76,6 +77,7 @@ def _to_gather(window: Window, images: int, device: torch.device) -> Lists:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)
 def _to_scatter(window: Window, images: int, device: torch.device) -> Lists:
     """Index lists of the scatter, which an adaptation needs in fewer layers."""
     inside, rows = _inside(window, images)
@@ -85,8 +87,12 @@ def _to_scatter(window: Window, images: int, device: torch.device) -> Lists:
 
 
 @lru_cache(maxsize=64)
-def _to_pick(window: Window, device: torch.device) -> torch.Tensor:
-    return looks_at(window).to(device)
+@torch.inference_mode(mode=False)
+def _to_pick(window: Window, channels: int, device: torch.device) -> Lists:
+    """Of every number that is looked at in one image its place, and 1; 0 where it is padding."""
+    seen = looks_at(window).to(device)
+    places = (seen - 1).clamp_min(0)[:, None] * channels + torch.arange(channels, device=device)
+    return places.view(-1), (seen > 0).float().repeat_interleave(channels)
 
 
 def looks_at(window: Window) -> torch.Tensor:
@@ -119,7 +125,8 @@ def _on(device: torch.device, rows: torch.Tensor, starts: torch.Tensor) -> Lists
 
 
 def _sums(rows: torch.Tensor, lists: Lists) -> torch.Tensor:
-    return torch.embedding_bag(rows, *lists, False, 0, False, None)[0]  # noqa: FBT003  torch's
+    pixels, starts = lists
+    return torch.embedding_bag(rows, pixels, starts, False, 0, False, None)[0]  # noqa: FBT003  torch's
 
 
 def _in_turns(
@@ -135,28 +142,58 @@ def _in_turns(
     return torch.cat([_sums(p.flatten(0, 1), lists(window, len(p), p.device)) for p in parts])
 
 
-def _pixel_by_pixel(x: torch.Tensor, window: Window) -> torch.Tensor:
-    """The same for grey images, whose rows of one number are no rows to add up."""
-    framed = F.pad(x.reshape(-1, window.height * window.width), (1, 0))
-    return framed.index_select(1, _to_pick(window, x.device))
+def _number_by_number(pixels: torch.Tensor, window: Window) -> torch.Tensor:
+    """The same for images, whose rows of a few numbers are not worth adding up."""
+    channels = pixels.shape[1]
+    images = pixels.reshape(-1, window.height * window.width * channels)
+    return _picked(images, _to_pick(window, channels, pixels.device))
+
+
+def _picked(images: torch.Tensor, lists: Lists) -> torch.Tensor:
+    places, inside = lists
+    return images.index_select(1, places).mul_(inside)
+
+
+def looker(
+    window: Window, channels: int, images: int, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``gathered`` for maps of one shape, which need not look for their index lists again."""
+    taps = window.kernel**2 * channels
+    if channels <= FEW:
+        pick = _to_pick(window, channels, device)
+        return lambda pixels: _picked(pixels.view(images, -1), pick).view(-1, taps)
+    if images > window.turn:
+        return lambda pixels: gathered(pixels, window, images)
+    lists = _to_gather(window, images, device)
+    return lambda pixels: _sums(pixels, lists).view(-1, taps)
+
+
+def gathered(pixels: torch.Tensor, window: Window, images: int) -> torch.Tensor:
+    """Maps as rows ``[images*H*W, C] -> [images*h*w, k*k*C]``, no graph."""
+    channels = pixels.shape[1]
+    if channels <= FEW:
+        rows = _number_by_number(pixels, window)
+    else:
+        rows = _in_turns(pixels, window, images, _to_gather)
+    return rows.view(-1, window.kernel**2 * channels)
+
+
+def scattered(rows: torch.Tensor, window: Window, images: int) -> torch.Tensor:
+    """The adjoint of ``gathered``, no graph."""
+    looks = rows.view(images * window.looks, -1)
+    return _in_turns(looks, window, images, _to_scatter)
 
 
 def gather(x: torch.Tensor, window: Window) -> torch.Tensor:
-    """``[B, M, H, W, C] -> [B, M*h*w, k*k*C]``, no graph; or one task's maps without B."""
-    images, channels = math.prod(x.shape[:-3]), x.shape[-1]
-    if channels == 1:
-        rows = _pixel_by_pixel(x, window)
-    else:
-        rows = _in_turns(x.reshape(-1, channels), window, images, _to_gather)
-    return rows.view(*x.shape[:-4], -1, window.kernel**2 * channels)
+    """``[B, M, H, W, C] -> [B, M*h*w, k*k*C]``, no graph."""
+    rows = gathered(x.reshape(-1, x.shape[-1]), window, x.shape[0] * x.shape[1])
+    return rows.view(len(x), -1, rows.shape[1])
 
 
 def scatter(g: torch.Tensor, window: Window, images: int) -> torch.Tensor:
     """The adjoint of ``gather``, no graph; ``images`` are a task's."""
-    channels = g.shape[-1] // window.kernel**2
-    rows = g.reshape(-1, channels)
-    rows = _in_turns(rows, window, len(rows) // window.looks, _to_scatter)
-    return rows.view(*g.shape[:-2], images, window.height, window.width, channels)
+    pixels = scattered(g.reshape(-1, g.shape[-1]), window, len(g) * images)
+    return pixels.view(len(g), images, window.height, window.width, -1)
 
 
 class _Gather(torch.autograd.Function):

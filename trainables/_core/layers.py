@@ -18,13 +18,12 @@ import torch
 import torch.nn.functional as F
 from typing_extensions import override
 
-from trainables._core.kernels import Window, gather, patches, product
+from trainables._core.kernels import Window, patches, product
 from trainables._core.norms import EPS, normalise, normed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainables._core.norms import Kept
 
 Params = dict[str, torch.Tensor]
 Shape = tuple[int, ...]
@@ -35,6 +34,8 @@ MANY_ROWS, MANY_PATCHES = 1024, 2**19  # beyond both, torch's convolution is fas
 @dataclass
 class Statistics:
     """Mean and 1/std ``[B, 1, C]`` of every batch norm of one pass, in call order.
+
+    Those of one task may be ``[C]``.
 
     While ``replay`` is false, a pass appends what it measures, differentiably; with ``replay``
     a pass consumes them instead of measuring its own images (the inductive mode: query images
@@ -267,7 +268,7 @@ class ConvBlock(Layer):
 
     down: str  # "stride" | "pool"
 
-    @property
+    @cached_property
     @override
     def out(self) -> Shape:
         _, h, w = self.into
@@ -284,16 +285,6 @@ class ConvBlock(Layer):
         """Where its kernel looks."""
         return Window(self.into[1], self.into[2], 3, 2 if self.down == "stride" else 1)
 
-    def measured(
-        self, rows: torch.Tensor, weight: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor
-    ) -> tuple[torch.Tensor, Kept]:
-        """Patches -> what is behind the ReLU ``[B, R, O]``, and what the way back needs; no graph.
-
-        One task may come without B; the kernel as a matrix.
-        """
-        z, kept = normed(product(rows, weight), gain, bias)
-        return z.relu_(), kept
-
     @override
     def rows(self, x: torch.Tensor) -> torch.Tensor | None:
         return None if wide(self.window, x.shape[1], x.shape[-1]) else patches(x, self.window)
@@ -306,27 +297,6 @@ class ConvBlock(Layer):
         stats: Statistics | None,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        measures = self.norm == "batch" and not (stats and stats.replay)
-        alone = len(x) == 1 and not torch.is_grad_enabled()  # torch has quicker calls for that
-        if alone and measures and not wide(self.window, x.shape[1], x.shape[-1]):
-            x = self._of_one(params, x, stats, rows)
-        else:
-            (c,) = self.convs()
-            x = self.convolved(c, params, x, self.window.stride, stats, relu=True, rows=rows)
+        (c,) = self.convs()
+        x = self.convolved(c, params, x, self.window.stride, stats, relu=True, rows=rows)
         return pool(x) if self.down == "pool" else x
-
-    def _of_one(
-        self,
-        params: Mapping[str, torch.Tensor],
-        x: torch.Tensor,
-        stats: Statistics | None,
-        rows: torch.Tensor | None,
-    ) -> torch.Tensor:
-        prefix, images = f"{self.name}.conv", x.shape[1]
-        seen = gather(x[0], self.window) if rows is None else rows[0]
-        weight, *affine = (params[f"{prefix}.{name}"] for name in ("weight", "gain", "bias"))
-        gain, bias = (p if p.dim() == 1 else p[0] for p in affine)
-        z, (_, mean, rstd) = self.measured(seen, weight.view(-1, self.width), gain, bias)
-        if stats is not None:
-            stats.values.append((mean.view(1, 1, -1), rstd.view(1, 1, -1)))
-        return z.view(1, images, *self.window.out, self.width)

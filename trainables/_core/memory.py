@@ -69,7 +69,8 @@ def adapt_mib(
         pattern: what is updated.
     """
     short = replace(setting, steps=min(setting.steps, STEPS))
-    once = partial(on_a_device, network, meta, episodes, short, pattern)
+    own = replace(network)  # one that holds no index lists yet
+    once = partial(on_a_device, own, meta, episodes, short, pattern)
     once()  # index lists are made, and a GPU's libraries take what they keep for good
     if episodes.support.is_cuda:
         return _allocated(once, episodes.support.device) / MIB

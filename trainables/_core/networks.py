@@ -7,16 +7,18 @@ ResNet its stem and stages.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
+
+from trainables._core.blocks import Lane, alone, lanes, written_out
 from trainables._core.heads import Head
 from trainables._core.layers import ConvBlock, Layer, Params, Shape, Statistics
 from trainables._core.residual import ResidualStage, Stem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
+    from collections.abc import Mapping, Sequence
 
 TEACHERS = ("conv4", "resnet12", "resnet18", "resnet50")
 
@@ -29,7 +31,7 @@ class Network:
     head: Head
     pooled: bool  # the head reads the average over the last map (ResNets), not all of it (Conv-4)
 
-    @property
+    @cached_property
     def layers(self) -> tuple[str, ...]:
         """Names of the pattern's bits, input side first."""
         return (*(layer.name for layer in self.body), self.head.name)
@@ -71,9 +73,31 @@ class Network:
 
         ``rows`` are ``self.rows(x, start of the span)``, for whoever passes over ``x`` again.
         """
+        if x.shape[0] == 1 and not torch.is_grad_enabled() and not (stats and stats.replay):
+            through = self._lanes(span, x.shape[1], x.device)
+            if through:
+                return alone(through, params, x, stats, rows)
         for index, layer in enumerate(self.body[span]):
             x = layer.forward(params, x, stats, None if index else rows)
         return x
+
+    def blocks(self, span: slice, images: int) -> Sequence[ConvBlock]:
+        """The layers in ``span`` where all of them can go without autograd, else none."""
+        layers = self.body[span]
+        blocks = [layer for layer in layers if isinstance(layer, ConvBlock)]
+        return blocks if written_out(layers, images) else []
+
+    def _lanes(self, span: slice, images: int, device: torch.device) -> Sequence[Lane]:
+        key = (span.start, span.stop, images, device)
+        found = self._known_lanes.get(key)
+        if found is None:
+            found = lanes(self.blocks(span, images), images, device)
+            self._known_lanes[key] = found
+        return found
+
+    @cached_property
+    def _known_lanes(self) -> dict[tuple[object, ...], Sequence[Lane]]:
+        return {}
 
     def rows(self, x: torch.Tensor, level: int) -> torch.Tensor | None:
         """What the layer at ``level`` gathers from its input, if that is worth keeping."""

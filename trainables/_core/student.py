@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -138,6 +139,11 @@ class Student:
             raise StudentError(msg)
         return cls(spec, params)
 
+    @cached_property
+    def network(self) -> Network:
+        """Its layers, which know after the first task how to run them."""
+        return self.spec.network()
+
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 ``[M, C, size, size]`` -> what the network reads, ``[1, M, H, W, C]``.
 
@@ -164,7 +170,7 @@ class Student:
         views = with_views(self.normalised(images), spec.views)
         labels = view_labels(labels, spec.views)
         rule = spec.setting(ways).rule(spec.pattern)
-        return adapt(spec.network(), self.params, views, labels, rule, history=False)
+        return adapt(self.network, self.params, views, labels, rule, history=False)
 
     @torch.no_grad()
     def predict(self, adapted: Adapted, images: torch.Tensor) -> torch.Tensor:

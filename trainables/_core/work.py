@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from trainables._core.backprop import written_out
+from trainables._core.blocks import written_out
 from trainables._core.cost import adapt_macs
 from trainables._core.kernels import Window
 from trainables._core.layers import ConvBlock, wide

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from trainables._core import kernels
 from trainables._core.adapt import Rule, adapt, cross_entropy
-from trainables._core.kernels import Window, gather, patches, product, scatter
+from trainables._core.kernels import Window, gather, gathered, patches, product, scatter, scattered
 from trainables._core.layers import conv, wide
 from trainables._core.networks import conv4
 from trainables._core.norms import normalise, normed, normed_back
@@ -30,20 +30,24 @@ def test_patches_are_torchs_unfold(window):
     assert torch.equal(gather(x, window), theirs)
 
 
+@pytest.mark.parametrize("few", [0, 2])
 @pytest.mark.parametrize("window", WINDOWS)
-def test_grey_images_have_the_patches_of_a_channel(window):
+def test_grey_images_have_the_patches_of_a_channel(window, few, monkeypatch):
+    """Picked number by number, or added up row by row."""
+    monkeypatch.setattr(kernels, "FEW", few)
     x = drawn(2, 3, window.height, window.width, 1, grad=False)
     twice = gather(x.expand(-1, -1, -1, -1, 2), window)
     assert torch.equal(gather(x, window), twice[..., ::2])
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [1, 2, 4])
 def test_one_task_may_come_without_the_dimension_of_tasks(channels):
     window = Window(5, 6, 3, 2)
     x = drawn(1, 3, 5, 6, channels, grad=False)
-    rows = gather(x[0], window)
+    rows = gathered(x.view(-1, channels), window, 3)
     assert torch.equal(rows, gather(x, window)[0])
-    assert torch.equal(scatter(rows, window, 3), scatter(rows[None], window, 3)[0])
+    back = scatter(rows[None], window, 3)
+    assert torch.equal(scattered(rows, window, 3), back.view(-1, channels))
     weight, (gain, bias) = drawn(9 * channels, 4, grad=False), drawn(2, 4, seed=1, grad=False)
     y, kept = normed(product(rows, weight), gain, bias)
     own, own_kept = normed(product(rows[None], weight), gain, bias)

@@ -86,16 +86,16 @@ def test_more_filters_and_more_images_need_more(pattern):
 
 
 def test_one_layer_by_hand():
-    """Two images of 8 x 8 x 3 under one layer of 4 filters, head alone: gathering is the worst.
+    """Two images of 8 x 8 x 4 under one layer of 4 filters, head alone: gathering is the worst.
 
-    128 positions take 27 numbers each; torch's sums keep at most two more for each of the 1152
+    128 positions take 36 numbers each; torch's sums keep at most two more for each of the 1152
     looks. The index lists start a sum at every look and name the pixels of those that hit the
-    image: 22 along a side.
+    image: 22 along a side. The labels, one-hot, stay too.
     """
-    network = conv4((3, 8, 8), width=4, depth=1, head="shared", down="pool", ways=2)
+    network = conv4((4, 8, 8), width=4, depth=1, head="shared", down="pool", ways=2)
     setting = Setting(1, 0.1, 2, 0, inductive=True)
     looks = 2 * 64 * 9
-    patches, lists = 2 * 64 * 27, looks + 2 * 22**2
+    patches, lists = 2 * 64 * 36, looks + 2 * 22**2 + 2 * 2
     found = measured(network, "01", setting, images=2) * MIB / 4
     assert patches + 2 * 64 * 4 + lists <= found <= patches + 2 * looks + lists
 

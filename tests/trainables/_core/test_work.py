@@ -1,5 +1,6 @@
 """Units of work by hand, and against the operations that torch is seen to do."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
-from trainables._core import cost, kernels
+from trainables._core import blocks, cost, kernels
 from trainables._core.episodes import Episodes
 from trainables._core.evaluate import Setting, on_a_device
 from trainables._core.networks import conv4, teacher
@@ -108,20 +109,31 @@ WALKED = {
 
 @pytest.mark.parametrize("kind", WALKED)
 def test_looks_are_the_looks_taken(kind, monkeypatch):
-    network = WALKED[kind]
+    network = replace(WALKED[kind])  # as if it had never run
     seen = []
-    add_up, pick = kernels._in_turns, kernels._pixel_by_pixel
+    add_up, pick = kernels._in_turns, kernels._number_by_number
 
     def adding_up(rows, window, images, lists):
         seen.append(images * window.looks)
         return add_up(rows, window, images, lists)
 
     def picking(x, window):
-        seen.append(x.numel() // (window.height * window.width) * window.looks)
+        seen.append(len(x) // (window.height * window.width) * window.looks)
         return pick(x, window)
 
+    def lookers(window, channels, images, device):
+        look = looker(window, channels, images, device)
+
+        def looking(pixels):
+            seen.append(images * window.looks)
+            return look(pixels)
+
+        return looking
+
+    looker = kernels.looker
+    monkeypatch.setattr(blocks, "looker", lookers)
     monkeypatch.setattr(kernels, "_in_turns", adding_up)
-    monkeypatch.setattr(kernels, "_pixel_by_pixel", picking)
+    monkeypatch.setattr(kernels, "_number_by_number", picking)
     meta = network.init(torch.Generator().manual_seed(0))
     channels, size, _ = network.into
     generator = torch.Generator().manual_seed(0)
