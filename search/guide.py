@@ -219,8 +219,9 @@ student = torch.export.load("BUNDLE/student.pt2").module()
 support = torch.randint(0, 256, ({2 * ways}, {shape}), dtype=torch.uint8)  # your images
 labels = torch.eye({ways}).repeat_interleave(2, 0)  # {ways} classes, 2 images of each
 query = torch.randint(0, 256, (3, {shape}), dtype=torch.uint8)
-adapted = adaptation(support, labels)
-probabilities = student(query, *adapted)  # [3, {ways}]
+with torch.inference_mode():
+    adapted = adaptation(support, labels)
+    probabilities = student(query, *adapted)  # [3, {ways}]
 ```""",
     ]
     if "student.onnx" in programs:

@@ -126,6 +126,28 @@ def test_an_onnx_program_that_says_something_else_is_refused(
         check_onnx(tmp_path, one, 5, 1)
 
 
+@pytest.mark.parametrize(("off", "passes"), [(1, True), (2, False)])
+def test_one_task_may_fall_on_the_other_side_of_a_corner(
+    without_tracing, monkeypatch, tmp_path, off, passes
+):
+    monkeypatch.setattr(_onnx, "missing", lambda: ["onnx"])
+    one, runs = bundles.student(), []
+
+    class Cornered(Adaptation):
+        def forward(self, *given):
+            runs.append(1)
+            told = super().forward(*given)
+            return tuple(x + 1e-3 for x in told) if len(runs) <= off else told
+
+    monkeypatch.setattr(exported, "Adaptation", Cornered)
+    if passes:
+        assert write_programs(tmp_path, one, 5, 1) == ["adaptation.pt2", "student.pt2"]
+        assert len(runs) == 1 + exported.MORE + 1
+    else:
+        with pytest.raises(FailedError, match=r"differs from the engine by 0\.001,"):
+            write_programs(tmp_path, one, 5, 1)
+
+
 def test_numbers_that_are_none_are_refused(without_tracing, monkeypatch, tmp_path):
     monkeypatch.setattr(_onnx, "missing", lambda: ["onnx"])
     one = bundles.student(inner_rate=1e30, pattern="111", inner_steps=4)

@@ -133,7 +133,8 @@ class _Images(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         mean = self.get_buffer("mean")
         # in the engine's order: a number that rounds otherwise may fall on the other side of a ReLU
-        x = (images.to(mean.dtype) / 255.0 - mean) / self.get_buffer("std")
+        exact = images if mean.dtype == torch.float32 else images.to(mean.dtype)
+        x = (exact / 255.0 - mean) / self.get_buffer("std")
         if self._resizes:
             matrix = self.get_buffer("matrix")
             x = matrix.t() @ x @ matrix
@@ -159,9 +160,6 @@ class Adaptation(nn.Module):
         self._usual, self._plain = images, plain
         self.read = _Images(student.spec)
         self.weights = _Weights(student.params, int8=int8, flat=True)
-        self.register_buffer(
-            "counts", torch.arange(1.0, max(1, self.spec.inner_steps)).view(-1, 1, 1)
-        )
         self._windows = sorted(windows(self.network.body), key=str)
         bits = zip(self.network.body, self.spec.pattern, strict=False)
         self._updated = frozenset(n for layer, b in bits if b == "1" for n in layer.names)
@@ -214,7 +212,7 @@ class Adaptation(nn.Module):
     def _head_steps(self, params: Params, features: torch.Tensor, target: torch.Tensor) -> Params:
         """Steps of the head alone, within the Gram matrix where that is the cheaper way.
 
-        As in ``head_steps``: z_t = z_0 + t K Y - K sum_(s < t) P_s, K = (alpha / M) (f f^T + 1).
+        As in ``head_steps``: z_(t+1) = z_t - K E_t, K = (alpha / M) (f f^T + 1).
         """
         head, steps = self._head_start(params, features, target), self.spec.inner_steps
         if steps < 2 or not by_gram(self._usual, features.shape[1]):
@@ -223,12 +221,12 @@ class Adaptation(nn.Module):
             return head
         z = torch.addmm(head[HEAD_B], features, head[HEAD_W].t())
         scale = self.spec.inner_rate / target.shape[0]
-        gram = (torch.mm(features, features.t()) + 1.0) * scale
-        toward = torch.addcmul(z, self.get_buffer("counts"), torch.mm(gram, target))
-        said = torch.softmax(z, 1)
-        for at in toward.unbind():
-            said = said + torch.softmax(torch.addmm(at, gram, said, alpha=-1), 1)
-        return _stepped(head, features, torch.sub(said, target, alpha=steps) * scale)
+        gram = (torch.mm(features, features.t()) + 1.0) * -scale
+        errors = [torch.softmax(z, 1) - target]
+        for _ in range(steps - 1):
+            z = torch.addmm(z, gram, errors[-1])
+            errors.append(torch.softmax(z, 1) - target)
+        return _stepped(head, features, torch.stack(errors).sum(0) * scale)
 
     def _errors(self, head: Params, features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The gradient of the inner loss at the logits, times the rate."""
