@@ -4,8 +4,8 @@
 
 Both start from a task's uint8 support images and end with a student ready to predict. Weights are
 random: speed asks for shapes alone. Rows ``..._pt2`` are the program that torch runs, as a bundle's
-README loads it, ``..._onnx`` the same in ONNX Runtime; ``..._program`` is the faster of the two, as a
-device that can have either would take it (floor 1.2 times the engine's time).
+README loads it, ``..._onnx`` the same in ONNX Runtime; ``..._program`` is the faster of the two, as
+a device that can have either would take it (floor 1.2 times the engine's time).
 """
 
 from __future__ import annotations

@@ -134,6 +134,7 @@ def test_one_task_may_fall_on_the_other_side_of_a_corner(
     one, runs = bundles.student(), []
 
     class Cornered(Adaptation):
+        @override
         def forward(self, *given):
             runs.append(1)
             told = super().forward(*given)
