@@ -24,10 +24,11 @@ import torch.nn.functional as F
 
 from trainables._core.backprop import Suffix
 from trainables._core.head_steps import HeadSteps
-from trainables._core.heads import HEAD_B, HEAD_W, Labels
+from trainables._core.heads import HEAD_B, HEAD_W, Labels, by_gram
 from trainables._core.heads import logits as head_logits
 from trainables._core.kernels import added
 from trainables._core.layers import Params, Statistics
+from trainables._core.lone_head import lone_head
 from trainables._core.patterns import check, first_updated
 
 if TYPE_CHECKING:
@@ -162,18 +163,23 @@ def adapt(
     """
     check(rule.pattern, network.layers)
     start, depth, images = first_updated(rule.pattern), len(network.body), support.shape[1]
+    tick = tick or _nobody
+    if start == depth and loss is None and not (train or history):
+        found = _lone_head(network, meta, support, labels, rule, tick)
+        if found is not None:
+            return found
     fomaml = train and not second_order
     stats = Statistics()
-    tick = tick or (lambda: None)
-    by_hand = loss is None and (start == depth or network.blocks(slice(start, None), images))
+    by_hand = loss is None and (
+        start == depth
+        or network.lanes(slice(start, None), images, len(support) * images, support.device)
+    )
     with _recorded(train=train, at_all=history or not by_hand):
         prefix = network.run(meta, support, stats, slice(start))
         run = Adapted(network, meta, rule.pattern, [], prefix, stats)
         classes = Labels.of(labels, rule.ways, support.dtype)
         if start == depth and loss is None and not fomaml:  # these keep their derivatives
-            features = network.features(prefix)
-            if features.shape[0] == 1:
-                features = features[0]
+            features = network.features(prefix[0] if support.shape[0] == 1 else prefix)
             steps = HeadSteps(
                 network.head, meta, features, classes, steps=rule.steps, rate=rule.rate, tick=tick
             )
@@ -188,11 +194,40 @@ def adapt(
         else:
             alone = loss is None
             suffix = Suffix(network, rule.pattern, prefix, run.rows, meta, alone=alone)
-            for step in _plainly(run, suffix, classes, rule, loss, train=train):
+            in_place = not (history or train)
+            for step in _plainly(run, suffix, classes, rule, loss, train=train, in_place=in_place):
                 kept.append(step)
                 tick()
             run.steps = [suffix.leave(step) for step in kept]
     return run
+
+
+def _nobody() -> None:
+    """Holds no clock."""
+
+
+def _lone_head(
+    network: Network,
+    meta: Mapping[str, torch.Tensor],
+    support: torch.Tensor,
+    labels: torch.Tensor,
+    rule: Rule,
+    tick: Callable[[], None],
+) -> Adapted | None:
+    """One task alone, its head all that is updated; None where that is not written out."""
+    tasks, images, head = support.shape[0], support.shape[1], network.head
+    if tasks > 1 or rule.steps < 2 or not by_gram(images, head.features) or head.kind == "linear":
+        return None
+    through = network.lanes(slice(None), images, images, support.device)
+    if not through:
+        return None
+    stats = Statistics()
+    with torch.inference_mode():
+        classes = Labels.of(labels, rule.ways, support.dtype)
+        prefix, classifier = lone_head(
+            through, head, meta, support, classes, stats, rule.steps, rule.rate, tick
+        )
+        return Adapted(network, meta, rule.pattern, [classifier], prefix, stats)
 
 
 def _recorded(*, train: bool, at_all: bool) -> AbstractContextManager[object]:
@@ -249,16 +284,21 @@ def _plainly(
     loss: InnerLoss | None,
     *,
     train: bool,
+    in_place: bool,
 ) -> Iterator[Params]:
     """Steps by first derivatives alone; with ``train`` only the start hangs on theta (FOMAML).
 
-    They are as the suffix wants them until somebody takes leave of it.
+    They are as the suffix wants them until somebody takes leave of it. With ``in_place`` a step
+    is gone when the next one is asked for.
     """
     step, passed = _entered(run, suffix, labels, train=train)
     yield step
-    for _ in range(rule.steps):
-        step = _moved(passed or suffix.forward(step), step, labels.target, rule, loss)
-        passed = None  # its maps go before the next pass makes its own
+    for t in range(rule.steps):
+        passed = passed or suffix.forward(step)
+        g, head = _head_step(passed.features, step, labels.target, rule, loss)
+        # what the first step moves is not the task's own: all tasks share it
+        body = passed.moved(step, g, rule.rate, in_place=in_place and t > 0)
+        step, passed = step | head | body, None  # its maps go before the next pass makes its own
         yield step
 
 
@@ -275,14 +315,6 @@ def _entered(
     found = run.network.head.start(run.meta, features, labels)
     step |= suffix.enter(dict(zip((HEAD_W, HEAD_B), found, strict=True)))
     return {n: p.detach() for n, p in step.items()}, passed
-
-
-def _moved(
-    passed: Pass, step: Params, target: torch.Tensor, rule: Rule, loss: InnerLoss | None
-) -> Params:
-    """One step on from the pass that ``step`` made."""
-    g, head = _head_step(passed.features, step, target, rule, loss)
-    return step | head | passed.moved(step, g, rule.rate)
 
 
 def _head_step(

@@ -8,11 +8,13 @@ autograd, behind the same functions: ``forward``, and ``moved`` of what it retur
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from trainables._core.blocks import back, below, looked, moved, onward
+from trainables._core.blocks import back, looked, moved, onward
+from trainables._core.kernels import product, spreader
 from trainables._core.layers import Params, matrix
 
 if TYPE_CHECKING:
@@ -31,8 +33,11 @@ class Pass(Protocol):
     @property
     def features(self) -> torch.Tensor: ...
 
-    def moved(self, step: Params, g: torch.Tensor, rate: float) -> Params:
-        """The updated tensors of ``step`` one step on, ``g`` being the features' gradient; once."""
+    def moved(self, step: Params, g: torch.Tensor, rate: float, *, in_place: bool) -> Params:
+        """The updated tensors of ``step`` one step on, ``g`` being the features' gradient; once.
+
+        With ``in_place`` the step's own memory may be taken for them; what was, is not told.
+        """
 
 
 class Suffix:
@@ -61,9 +66,13 @@ class Suffix:
         layers = network.body[start:]
         self.network, self.layers, self.bits = network, layers, pattern[start:-1]
         self.prefix, self.images = prefix.detach(), prefix.shape[1]
-        written = rows is not None and bool(layers)
-        self.blocks = network.blocks(slice(start, None), self.images) if written else []
-        self.alone = alone and bool(self.blocks) and prefix.shape[0] == 1
+        together = prefix.shape[0] * self.images
+        span, written = slice(start, None), rows is not None and bool(layers)
+        self.lanes = network.lanes(span, self.images, together, prefix.device) if written else []
+        self.spreads = [
+            spreader(lane.block.window, together, prefix.device) for lane in self.lanes[1:]
+        ]
+        self.alone = alone and bool(self.lanes) and prefix.shape[0] == 1
         self.rows = rows if rows is None else rows.detach()
         if self.alone and self.rows is not None:
             self.rows = self.rows[0]
@@ -71,30 +80,28 @@ class Suffix:
         for layer in layers:
             for name in layer.names:
                 p = shared[name].detach()
-                self.shared[name] = matrix(p) if self.blocks and p.dim() > 1 else p
+                self.shared[name] = matrix(p) if self.lanes and p.dim() > 1 else p
 
     def enter(self, params: Params) -> Params:
         """A task's own tensors ``[B, ...]`` as a pass wants them: kernels are matrices."""
-        if not self.blocks:
+        if not self.lanes:
             return params
         as_matrix = {n: matrix(p) if p.dim() == 5 else p for n, p in params.items()}
         return {n: p[0] for n, p in as_matrix.items()} if self.alone else as_matrix
 
     def leave(self, params: Params) -> Params:
         """The way back from ``enter``."""
-        if not self.blocks:
+        if not self.lanes:
             return params
-        kernels = {
-            f"{b.name}.conv.weight": (-1, *[b.window.kernel] * 2, b.into[0], b.width)
-            for b in self.blocks
-        }
+        blocks = {lane.weight: lane.block for lane in self.lanes}
+        kernels = {n: (-1, *[b.window.kernel] * 2, b.into[0], b.width) for n, b in blocks.items()}
         with_tasks = {n: p[None] for n, p in params.items()} if self.alone else params
         return {n: p.view(kernels[n]) if n in kernels else p for n, p in with_tasks.items()}
 
     def forward(self, step: Params) -> Pass:
         """A pass with each task's own tensors in the updated layers, as ``enter`` gave them."""
         own = {n: p.detach() if p.requires_grad else p for n, p in step.items()}
-        if self.blocks and self.rows is not None:
+        if self.lanes and self.rows is not None:
             return _WrittenOut(self, own, self.rows)
         return _Recorded(self, own)
 
@@ -114,7 +121,8 @@ class _Recorded:
             self._read = suffix.network.features(x)
         self.features = self._read.detach()
 
-    def moved(self, step: Params, g: torch.Tensor, rate: float) -> Params:
+    def moved(self, step: Params, g: torch.Tensor, rate: float, *, in_place: bool) -> Params:
+        del in_place  # autograd keeps what it was
         if not self._fast:
             return {}
         found = torch.autograd.grad(self._read, list(self._fast.values()), g)
@@ -125,27 +133,26 @@ class _Recorded:
 class _WrittenOut:
     """A pass of Conv-4 blocks with batch norm, kept by hand."""
 
-    @torch.no_grad()
     def __init__(self, suffix: Suffix, own: Params, rows: torch.Tensor) -> None:
         self._suffix, self._params = suffix, {**suffix.shared, **own}
         self._steps: list[Step] = []
         x = rows
-        for index, block in enumerate(suffix.blocks):
-            seen = looked(block, x, suffix.images) if index else rows
-            x, step = onward(block, seen, self._params)
-            self._steps.append(step)
+        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
+            for index, lane in enumerate(suffix.lanes):
+                x, step = onward(lane, looked(lane, x) if index else rows, self._params)
+                self._steps.append(step)
         self.features = x.reshape(*x.shape[:-2], suffix.images, -1)
 
-    def moved(self, step: Params, g: torch.Tensor, rate: float) -> Params:
+    def moved(self, step: Params, g: torch.Tensor, rate: float, *, in_place: bool) -> Params:
         found: Params = {}
-        suffix = self._suffix
+        suffix, params = self._suffix, self._params
         for index in reversed(range(len(self._steps))):
-            block = suffix.blocks[index]
-            weight, gain, _ = block.names
+            lane = suffix.lanes[index]
             one = self._steps.pop()  # what the layers above kept is free by now
-            told = back(block, one, g, self._params[gain])
+            told = back(lane.block, one, g, params[lane.gain])
+            if index:  # before the kernel is another one
+                looks = product(told[0], params[lane.weight].mT)
+                g = suffix.spreads[index - 1](looks.view(-1, lane.taps))
             if suffix.bits[index] == "1":
-                found |= moved(block, one, step, told, rate)
-            if index:
-                g = below(block, told[0], self._params[weight], suffix.images)
+                found |= moved(lane, one, step, told, rate, in_place=in_place)
         return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from trainables._core.kernels import added, gathered, looker, product, scattered
+from trainables._core.kernels import added, looker, product
 from trainables._core.layers import ConvBlock, wide
 from trainables._core.norms import EPS, Kept, normed, normed_back
 
@@ -41,21 +41,43 @@ def written_out(layers: Sequence[Layer], images: int) -> bool:
     )
 
 
-def looked(block: ConvBlock, x: torch.Tensor, images: int) -> torch.Tensor:
-    """Maps as rows -> the patches of all of them; ``images`` are a task's."""
+class Lane(NamedTuple):
+    """A block as tasks of one shape go through it, with nothing left to look up."""
+
+    block: ConvBlock
+    weight: str  # names of its parameters
+    gain: str
+    bias: str
+    taps: int  # k * k * C
+    look: Callable[[torch.Tensor], torch.Tensor]  # all tasks' maps as rows -> their patches
+
+
+def lanes(blocks: Sequence[ConvBlock], images: int, device: torch.device) -> list[Lane]:
+    """One for every block, for so many images of all tasks together."""
+    found = []
+    for block in blocks:
+        weight, gain, bias = block.names
+        taps = block.window.kernel**2 * block.into[0]
+        look = looker(block.window, block.into[0], images, device)
+        found.append(Lane(block, weight, gain, bias, taps, look))
+    return found
+
+
+def looked(lane: Lane, x: torch.Tensor) -> torch.Tensor:
+    """Maps as rows -> the patches of all of them."""
     if x.dim() == 2:
-        return gathered(x, block.window, images)
-    rows = gathered(x.reshape(-1, x.shape[-1]), block.window, len(x) * images)
-    return rows.view(len(x), -1, rows.shape[1])
+        return lane.look(x)
+    return lane.look(x.reshape(-1, x.shape[-1])).view(x.shape[0], -1, lane.taps)
 
 
 def onward(
-    block: ConvBlock, rows: torch.Tensor, params: Mapping[str, torch.Tensor]
+    lane: Lane, rows: torch.Tensor, params: Mapping[str, torch.Tensor]
 ) -> tuple[torch.Tensor, Step]:
     """Patches -> the block's output as rows, and what the way back needs; kernels are matrices."""
-    weight, gain, bias = (params[name] for name in block.names)
-    z, kept = normed(product(rows, weight), gain, bias)
-    x, taken = _halved(block, z.relu_())
+    y = product(rows, params[lane.weight])
+    z, kept = normed(y, params[lane.gain], params[lane.bias])
+    z.relu_()
+    x, taken = pooled(lane.block, z) if lane.block.down == "pool" else (z, None)
     return x, Step(rows, kept, z, taken)
 
 
@@ -71,52 +93,28 @@ def back(
     return normed_back(before, step.kept, gain)
 
 
-def below(block: ConvBlock, g: torch.Tensor, weight: torch.Tensor, images: int) -> torch.Tensor:
-    """The gradient of a block's product -> that of its input, as rows."""
-    looks = product(g, weight.mT)
-    if g.dim() == 2:
-        return scattered(looks, block.window, images)
-    pixels = scattered(looks.view(-1, looks.shape[-1]), block.window, len(g) * images)
-    return pixels.view(len(g), -1, pixels.shape[1])
-
-
 def moved(
-    block: ConvBlock,
+    lane: Lane,
     step: Step,
     own: Params,
     found: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     rate: float,
+    *,
+    in_place: bool,
 ) -> Params:
     """The block's own tensors one step on, from what ``back`` found."""
-    weight, gain, bias = block.names
+    weight, gain, bias = own[lane.weight], own[lane.gain], own[lane.bias]
     g, g_gain, g_bias = found
+    if in_place:
+        (weight.addmm_ if weight.dim() == 2 else weight.baddbmm_)(step.rows.mT, g, alpha=-rate)
+        gain.sub_(g_gain, alpha=rate)
+        bias.sub_(g_bias, alpha=rate)
+        return {}
     return {
-        weight: added(own[weight], step.rows.mT, g, -rate),
-        gain: torch.sub(own[gain], g_gain, alpha=rate),
-        bias: torch.sub(own[bias], g_bias, alpha=rate),
+        lane.weight: added(weight, step.rows.mT, g, -rate),
+        lane.gain: torch.sub(gain, g_gain, alpha=rate),
+        lane.bias: torch.sub(bias, g_bias, alpha=rate),
     }
-
-
-class Lane(NamedTuple):
-    """A block as a task that is alone goes through it, with nothing left to look up."""
-
-    block: ConvBlock
-    weight: str  # names of its parameters
-    gain: str
-    bias: str
-    taps: int  # k * k * C
-    look: Callable[[torch.Tensor], torch.Tensor]  # maps as rows -> their patches
-
-
-def lanes(blocks: Sequence[ConvBlock], images: int, device: torch.device) -> list[Lane]:
-    """One for every block, for a task of so many images."""
-    found = []
-    for block in blocks:
-        weight, gain, bias = block.names
-        taps = block.window.kernel**2 * block.into[0]
-        look = looker(block.window, block.into[0], images, device)
-        found.append(Lane(block, weight, gain, bias, taps, look))
-    return found
 
 
 def alone(
@@ -129,38 +127,30 @@ def alone(
     """One task through blocks whose norms measure it. ``[1, M, H, W, C] -> [1, M, H', W', C']``."""
     images = x.shape[1]
     x = x.reshape(-1, x.shape[-1])
-    for lane in through:
-        x = _halved(lane.block, _measured(lane, params, x, rows, stats))[0]
+    for block, weight, gain, bias, taps, look in through:
+        gains, biases = params[gain], params[bias]
+        if gains.dim() > 1:
+            gains, biases = gains[0], biases[0]
+        # nested: what only the way back would need is gone by then
+        x, mean, rstd = torch.native_batch_norm(
+            torch.mm(
+                look(x) if rows is None else rows[0], params[weight].view(taps, block.width)
+            ),
+            gains, biases, None, None, True, 0.0, EPS,  # noqa: FBT003 - torch's order
+        )  # fmt: skip
+        x.relu_()
+        if block.down == "pool":
+            x = pooled(block, x)[0]
+        if stats is not None:
+            stats.values.append((mean, rstd))
         rows = None
     return x.view(1, images, *through[-1].block.out[1:], -1)
 
 
-def _measured(
-    lane: Lane,
-    params: Mapping[str, torch.Tensor],
-    x: torch.Tensor,
-    rows: torch.Tensor | None,
-    stats: Statistics | None,
-) -> torch.Tensor:
-    """One task's maps up to behind the ReLU; what only the way back would need is gone by then."""
-    block, weight, gain, bias, taps, look = lane
-    gains, biases = params[gain], params[bias]
-    if gains.dim() > 1:
-        gains, biases = gains[0], biases[0]
-    seen = look(x) if rows is None else rows[0]
-    y = torch.mm(seen, params[weight].view(taps, block.width))
-    z, mean, rstd = torch.native_batch_norm(y, gains, biases, None, None, True, 0.0, EPS)  # noqa: FBT003  torch's
-    if stats is not None:
-        stats.values.append((mean, rstd))
-    return z.relu_()
-
-
-def _halved(block: ConvBlock, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What a stride has done already, or pooling does; and where its maxima were."""
-    if block.down == "stride":
-        return z, None
-    pooled, taken = F.max_pool2d_with_indices(_maps(z, block, block.window.out), [2, 2])
-    return pooled.permute(0, 2, 3, 1).reshape(*z.shape[:-2], -1, block.width), taken
+def pooled(block: ConvBlock, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """2x2 max-pooling of what is behind a block's ReLU, as rows; and where its maxima were."""
+    found, taken = F.max_pool2d_with_indices(_maps(z, block, block.window.out), [2, 2])
+    return found.permute(0, 2, 3, 1).reshape(*z.shape[:-2], -1, block.width), taken
 
 
 def _maps(x: torch.Tensor, block: ConvBlock, size: tuple[int, ...]) -> torch.Tensor:

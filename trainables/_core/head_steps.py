@@ -54,9 +54,7 @@ class HeadSteps(Sequence[Params]):
     ) -> None:
         alone, gram = features.dim() == 2, None
         times, plus = (torch.mm, torch.addmm) if alone else (torch.bmm, torch.baddbmm)
-        if steps > 1 and by_gram(*features.shape[-2:]):
-            gram = times(features, features.mT)
-        weight, bias = head.start(params, features, labels, gram)
+        weight, bias = head.start(params, features, labels)
         self._alone, self._features, self._classifier = alone, features, (weight, bias)
         self._scale = rate / features.shape[-2]
         self._errors: list[torch.Tensor] = []  # E of every step
@@ -64,8 +62,8 @@ class HeadSteps(Sequence[Params]):
         if steps == 0:
             return
         target, scale, free = labels.target, self._scale, not torch.is_grad_enabled()
-        if gram is not None:
-            gram = gram.add_(1) if free else gram + 1
+        if steps > 1 and by_gram(*features.shape[-2:]):
+            gram = times(features, features.mT) + 1
         z = errors = plus(bias if alone else bias.unsqueeze(1), features, weight.mT)
         for t in range(steps):
             if t and gram is not None:

@@ -96,7 +96,6 @@ class Head:
         params: Mapping[str, torch.Tensor],
         features: torch.Tensor,
         labels: Labels,
-        products: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The classifier a task starts with.
 
@@ -104,7 +103,6 @@ class Head:
             params: the network's meta-parameters.
             features: support features ``[B, M, F]``, or one task's without B.
             labels: the tasks' classes, the same order in every task.
-            products: f f^T ``[B, M, M]``, where somebody has it.
 
         Returns:
             Weights ``[B, N, F]`` and biases ``[B, N]``, each task's own; without B as they came.
@@ -116,13 +114,8 @@ class Head:
         if self.kind == "prototype":
             means = labels.means(features)
             scale = params["head.scale"]
-            if scale.is_cpu and not torch.is_grad_enabled():
-                scale = scale.item()  # type: ignore[assignment]  # a number saves two calls
-            if products is not None and labels.shots == 1:
-                squares = products.diagonal(dim1=-2, dim2=-1)
-            else:  # not by way of the weights: a step asks for the gradient of each alone
-                squares = (means * means).sum(-1)
-            return means * (2 * scale), squares * -scale
+            # the bias not by way of the weights: a step asks for the gradient of each alone
+            return means * (2 * scale), (means * means).sum(-1) * -scale
         weight, bias = params["head.weight"], params["head.bias"]
         if self.kind == "shared":
             return weight.expand(*tasks, ways, -1), bias.expand(*tasks, ways)

@@ -178,6 +178,16 @@ def gathered(pixels: torch.Tensor, window: Window, images: int) -> torch.Tensor:
     return rows.view(-1, window.kernel**2 * channels)
 
 
+def spreader(
+    window: Window, images: int, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``scattered`` for maps of one shape, in the same way."""
+    if images > window.turn:
+        return lambda rows: scattered(rows, window, images)
+    lists, looks = _to_scatter(window, images, device), images * window.looks
+    return lambda rows: _sums(rows.view(looks, -1), lists)
+
+
 def scattered(rows: torch.Tensor, window: Window, images: int) -> torch.Tensor:
     """The adjoint of ``gathered``, no graph."""
     looks = rows.view(images * window.looks, -1)

@@ -74,24 +74,31 @@ class Network:
         ``rows`` are ``self.rows(x, start of the span)``, for whoever passes over ``x`` again.
         """
         if x.shape[0] == 1 and not torch.is_grad_enabled() and not (stats and stats.replay):
-            through = self._lanes(span, x.shape[1], x.device)
+            through = self.lanes(span, x.shape[1], x.shape[1], x.device)
             if through:
                 return alone(through, params, x, stats, rows)
         for index, layer in enumerate(self.body[span]):
             x = layer.forward(params, x, stats, None if index else rows)
         return x
 
-    def blocks(self, span: slice, images: int) -> Sequence[ConvBlock]:
-        """The layers in ``span`` where all of them can go without autograd, else none."""
-        layers = self.body[span]
-        blocks = [layer for layer in layers if isinstance(layer, ConvBlock)]
-        return blocks if written_out(layers, images) else []
+    def lanes(
+        self, span: slice, images: int, together: int, device: torch.device
+    ) -> Sequence[Lane]:
+        """The layers in ``span`` where all of them can go without autograd, else none.
 
-    def _lanes(self, span: slice, images: int, device: torch.device) -> Sequence[Lane]:
-        key = (span.start, span.stop, images, device)
+        Args:
+            span: which layers.
+            images: of a task.
+            together: of all tasks.
+            device: where.
+        """
+        key = (span.start, span.stop, images, together, device)
         found = self._known_lanes.get(key)
         if found is None:
-            found = lanes(self.blocks(span, images), images, device)
+            layers = self.body[span]
+            blocks = [layer for layer in layers if isinstance(layer, ConvBlock)]
+            blocks = blocks if written_out(layers, images) else []
+            found = lanes(blocks, together, device)
             self._known_lanes[key] = found
         return found
 
@@ -104,8 +111,8 @@ class Network:
         return self.body[level].rows(x) if level < len(self.body) else None
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """What the head reads. ``[B, M, H, W, C] -> [B, M, F]``."""
-        return x.mean((2, 3)) if self.pooled else x.flatten(2)
+        """What the head reads. ``[B, M, H, W, C] -> [B, M, F]``, or without B."""
+        return x.mean((-3, -2)) if self.pooled else x.flatten(-3)
 
 
 def _check_size(layer: Layer, into: Shape, remedy: str) -> None:

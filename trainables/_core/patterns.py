@@ -7,11 +7,12 @@ Khabarlak 2022 (arXiv 2206.05930). A pattern is a string of bits, input side fir
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
 PATTERN_SETS = ("all", "suffixes")
 
@@ -47,7 +48,8 @@ def candidates(layers: int, which: str = "all") -> list[str]:
     raise ValueError(msg)
 
 
-def check(pattern: str, layers: Sequence[str]) -> None:
+@lru_cache(maxsize=256)
+def check(pattern: str, layers: tuple[str, ...]) -> None:
     """One bit per layer, at least one of them 1.
 
     Raises:

@@ -31,7 +31,7 @@ def doubled(params):
     return {name: p.double() for name, p in params.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     pattern=st.sampled_from(candidates(4)),
     steps=st.integers(0, 4),
@@ -42,22 +42,23 @@ def doubled(params):
     norm=st.sampled_from(["batch", "group"]),
     down=st.sampled_from(["stride", "pool"]),
     seed=st.integers(0, 10**6),
+    history=st.booleans(),
 )
 def test_engine_equals_the_masked_reference(
-    pattern, steps, ways, shots, tasks, head, norm, down, seed
+    pattern, steps, ways, shots, tasks, head, norm, down, seed, history
 ):
     network = conv4((2, 9, 9), width=4, depth=3, norm=norm, head=head, down=down, ways=ways)
     meta = doubled(network.init(torch.Generator().manual_seed(seed)))
     support = tasks_of(tasks, ways * shots, 2, 9, seed).double()
     labels = torch.arange(ways).repeat_interleave(shots)
     rule = Rule(pattern, steps, 0.3, ways)
-    run = adapt(network, meta, channels_last(support), labels, rule)
-    assert len(run.steps) == steps + 1
+    run = adapt(network, meta, channels_last(support), labels, rule, history=history)
+    assert len(run.steps) == (steps + 1 if history else 1)
     for task in range(tasks):
         expected = adapt_one(network, meta, channels_last(support[task]), labels, rule)
         for name, value in expected.items():
-            got = run.params(steps)[name]
-            got = got[task] if name in run.steps[steps] else got
+            got = run.params(-1)[name]
+            got = got[task] if name in run.steps[-1] else got
             torch.testing.assert_close(got, value.detach(), rtol=1e-6, atol=1e-6)
 
 
@@ -90,6 +91,45 @@ def test_meta_gradient_equals_the_reference(pattern, head):
     total.backward()
     for name, p in ours.items():
         torch.testing.assert_close(p.grad, theirs[name].grad, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+@pytest.mark.parametrize("order", ["classes", "mixed"])
+@pytest.mark.parametrize("down", ["stride", "pool"])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("steps", [0, 1, 2, 7])
+def test_a_lone_head_equals_the_reference_to_the_last_map(steps, head, down, order, shots):
+    """One task and its head alone go through calls of their own, and ring for each step."""
+    network = conv4((3, 16, 16), width=8, depth=3, head=head, down=down, ways=3)
+    meta = doubled(network.init(torch.Generator().manual_seed(1)))
+    labels = torch.arange(3).repeat_interleave(shots)
+    labels = labels if order == "classes" else labels[torch.tensor([2, 0, 1, 5, 3, 4][: 3 * shots])]
+    support, rings = channels_last(tasks_of(1, 3 * shots, 3, 16)).double(), []
+    rule, tick = Rule("0001", steps, 0.3, 3), lambda: rings.append(1)
+    run = adapt(network, meta, support, labels, rule, history=False, tick=tick)
+    expected = adapt_one(network, meta, support[0], labels, rule)
+    for name in (HEAD_W, HEAD_B):
+        torch.testing.assert_close(run.params(-1)[name][0], expected[name].detach())
+    whole = adapt(network, meta, support, labels, rule)
+    torch.testing.assert_close(run.prefix, whole.prefix)
+    for ours, theirs in zip(run.prefix_stats.values, whole.prefix_stats.values, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert len(rings) == steps + 1
+
+
+def test_what_a_device_adapts_is_gone_with_the_next_task_and_theta_stays():
+    """Steps in place must never reach what all tasks share."""
+    network = conv4((1, 16, 16), width=4, ways=3)
+    meta = network.init(torch.Generator().manual_seed(0))
+    before = {n: p.clone() for n, p in meta.items()}
+    support = channels_last(tasks_of(1, 3, 1, 16))
+    for pattern in candidates(5):
+        rule = Rule(pattern, 3, 0.5, 3)
+        first = adapt(network, meta, support, torch.arange(3), rule, history=False)
+        kept = {n: p.clone() for n, p in first.steps[-1].items()}
+        adapt(network, meta, support + 1, torch.arange(3), rule, history=False)
+        assert all(torch.equal(p, first.steps[-1][n]) for n, p in kept.items())
+    assert all(torch.equal(p, before[n]) for n, p in meta.items())
 
 
 GRAPHS = {

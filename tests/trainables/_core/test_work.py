@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
-from trainables._core import blocks, cost, kernels
+from trainables._core import backprop, blocks, cost, kernels
 from trainables._core.episodes import Episodes
 from trainables._core.evaluate import Setting, on_a_device
 from trainables._core.networks import conv4, teacher
@@ -121,17 +121,22 @@ def test_looks_are_the_looks_taken(kind, monkeypatch):
         seen.append(len(x) // (window.height * window.width) * window.looks)
         return pick(x, window)
 
-    def lookers(window, channels, images, device):
-        look = looker(window, channels, images, device)
+    def seeing(made):
+        """Of what makes a gather or a scatter for one shape: one that tells its looks."""
 
-        def looking(pixels):
-            seen.append(images * window.looks)
-            return look(pixels)
+        def make(window, *shape):
+            once, images = made(window, *shape), shape[-2]
 
-        return looking
+            def run(rows):
+                seen.append(images * window.looks)
+                return once(rows)
 
-    looker = kernels.looker
-    monkeypatch.setattr(blocks, "looker", lookers)
+            return run
+
+        return make
+
+    monkeypatch.setattr(blocks, "looker", seeing(kernels.looker))
+    monkeypatch.setattr(backprop, "spreader", seeing(kernels.spreader))
     monkeypatch.setattr(kernels, "_in_turns", adding_up)
     monkeypatch.setattr(kernels, "_number_by_number", picking)
     meta = network.init(torch.Generator().manual_seed(0))
