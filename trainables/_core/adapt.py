@@ -108,8 +108,25 @@ class Adapted:
         span = slice(self.start if from_prefix else 0, None)
         if stats is not None:
             stats = stats.replayed(len(self.prefix_stats.values) if from_prefix else 0)
-        x = self.network.run(params, x, stats, span, rows)
-        return head_logits(self.network.features(x), params[HEAD_W], params[HEAD_B])
+        if torch.is_grad_enabled() and x.is_cpu and rows is None:
+            features = self._task_by_task(step, x, stats, span)
+        else:
+            features = self.network.features(self.network.run(params, x, stats, span, rows))
+        return head_logits(features, params[HEAD_W], params[HEAD_B])
+
+    def _task_by_task(
+        self, step: int, x: torch.Tensor, stats: Statistics | None, span: slice
+    ) -> torch.Tensor:
+        """Features ``[B, M, F]`` for one derivative: a task's maps stay in the cache."""
+        own = {n: p.unbind() for n, p in self.steps[step].items()}
+        pairs = [] if stats is None else [(m.unbind(), r.unbind()) for m, r in stats.values]
+        found = []
+        for task, images in enumerate(x.unbind()):
+            params = {**self.meta, **{n: p[task].unsqueeze(0) for n, p in own.items()}}
+            told = stats and replace(stats, values=[(m[task], r[task]) for m, r in pairs])
+            y = self.network.run(params, images.unsqueeze(0), told, span, once=True)
+            found.append(self.network.features(y))
+        return torch.cat(found)
 
     def statistics(self, step: int) -> Statistics:
         """The support set's statistics in every norm after ``step`` steps, differentiable."""
@@ -242,7 +259,8 @@ def _start(run: Adapted, params: Mapping[str, torch.Tensor], labels: Labels) -> 
     head = run.network.head
     features = run.prefix.new_empty(len(run.prefix), 1, 1)
     if head.kind == "prototype":
-        x = run.network.run(params, run.prefix, None, slice(run.start, None), run.rows)
+        span = slice(run.start, None)  # the outer loop alone differentiates this
+        x = run.network.run(params, run.prefix, None, span, run.rows, once=True)
         features = run.network.features(x)
     weight, bias = head.start(run.meta, features, labels)
     return {HEAD_W: weight, HEAD_B: bias}

@@ -117,7 +117,7 @@ class _Recorded:
         with torch.enable_grad():
             x = suffix.prefix
             for index, layer in enumerate(suffix.layers):
-                x = layer.forward(params, x, None, None if index else suffix.rows)
+                x = layer.forward(params, x, None, None if index else suffix.rows, once=True)
             self._read = suffix.network.features(x)
         self.features = self._read.detach()
 

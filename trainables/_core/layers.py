@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from typing_extensions import override
 
 from trainables._core.kernels import Window, patches, product
-from trainables._core.norms import EPS, normalise, normed
+from trainables._core.norms import EPS, batch_norm, normed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,7 @@ Params = dict[str, torch.Tensor]
 Shape = tuple[int, ...]
 GROUP_CHANNELS = 8  # channels per group of the norm without batch statistics: our default
 MANY_ROWS, MANY_PATCHES = 1024, 2**19  # beyond both, torch's convolution is faster: measured
+ONCE_ROWS, ONCE_PATCHES = 512, 2**17  # the same where it is differentiated once
 
 
 @dataclass
@@ -45,6 +46,11 @@ class Statistics:
     replay: bool = False
     values: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     position: int = 0
+
+    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of the next norm, while they are replayed."""
+        self.position += 1
+        return self.values[self.position - 1]
 
     def replayed(self, position: int = 0) -> Statistics:
         """A reader of these statistics that starts at the norm numbered ``position``."""
@@ -64,6 +70,44 @@ def conv(
             return _wide_conv(x, weight, stride)
         rows = patches(x, window)
     return product(rows, matrix(weight))
+
+
+def _fused(
+    images: torch.Tensor,
+    weight: torch.Tensor,
+    gain: torch.Tensor,
+    bias: torch.Tensor,
+    stride: int,
+    measured: tuple[torch.Tensor, torch.Tensor] | None,
+    rows: torch.Tensor | None,
+    *,
+    relu: bool,
+) -> torch.Tensor:
+    """One task's convolution and batch norm in torch's own calls, of which each is differentiable.
+
+    Where the statistics are known already the norm is a part of the kernel: W diag(s) and
+    b - mean s with s = gain / std, so that it costs no pass over the map and none on the way back.
+    """
+    window = Window(images.shape[1], images.shape[2], weight.shape[0], stride)
+    shift = None
+    seen = len(images) * window.out[0] * window.out[1]
+    by_torch = seen > ONCE_ROWS and seen * window.kernel**2 * images.shape[-1] > ONCE_PATCHES
+    if measured is not None:
+        mean, rstd = (value.view(-1) for value in measured)
+        scale = rstd * gain
+        weight, shift = weight * scale, torch.addcmul(bias, mean, scale, value=-1)
+    if by_torch:
+        kernel = weight.permute(3, 2, 0, 1)
+        y = F.conv2d(images.permute(0, 3, 1, 2), kernel, shift, stride, weight.shape[0] // 2)
+    else:
+        rows = patches(images.unsqueeze(0), window).squeeze(0) if rows is None else rows
+        kernel = weight.flatten(0, 2)
+        y = torch.mm(rows, kernel) if shift is None else torch.addmm(shift, rows, kernel)
+    if shift is None:
+        y = F.batch_norm(y, None, None, gain, bias, training=True, eps=EPS)
+    if relu:  # in place while it is nobody's view
+        y = y.relu_()
+    return y.permute(0, 2, 3, 1) if by_torch else y.view(len(images), *window.out, -1)
 
 
 def matrix(weight: torch.Tensor) -> torch.Tensor:
@@ -127,13 +171,11 @@ def _norm(
         x = torch.group_norm(maps, groups, eps=EPS)  # not F's, which refuses a group of one number
         return torch.addcmul(bias, x.transpose(1, 2).reshape(y.shape), gain)
     if stats is not None and stats.replay:
-        mean, rstd = stats.values[stats.position]
-        stats.position += 1
+        mean, rstd = stats.next()
         scale = rstd * gain
         return torch.addcmul(bias - mean * scale, y, scale)
     if torch.is_grad_enabled() and (y.requires_grad or gain.requires_grad):
-        x, mean, rstd = normalise(y)
-        out = torch.addcmul(bias, x, gain)
+        out, mean, rstd = batch_norm(y, gain, bias)
     else:
         out, (_, mean, rstd) = normed(y, gain, bias)
     if stats is not None:
@@ -194,8 +236,13 @@ class Layer(ABC):
         x: torch.Tensor,
         stats: Statistics | None,
         rows: torch.Tensor | None = None,
+        *,
+        once: bool = False,
     ) -> torch.Tensor:
-        """``[B, M, H, W, C] -> [B, M, H', W', C']``; ``rows`` as ``self.rows(x)`` gave them."""
+        """``[B, M, H, W, C] -> [B, M, H', W', C']``; ``rows`` as ``self.rows(x)`` gave them.
+
+        With ``once`` nobody asks for second derivatives, and B may be 1.
+        """
 
     def rows(self, _x: torch.Tensor) -> torch.Tensor | None:
         """What every pass over the same ``x`` would gather again; None where that is nothing."""
@@ -222,9 +269,18 @@ class Layer(ABC):
         *,
         relu: bool,
         rows: torch.Tensor | None = None,
+        once: bool = False,
     ) -> torch.Tensor:
         """A convolution of its and the norm behind it. ``[B, M, H, W, C] -> [B, M, h, w, O]``."""
         prefix = f"{self.name}.{c.name}"
+        if once and x.shape[0] == 1 and self.norm == "batch" and (stats is None or stats.replay):
+            named = [params[f"{prefix}.{name}"] for name in ("weight", "gain", "bias")]
+            weight, gain, bias = (p.squeeze(0) if p.dim() in (2, 5) else p for p in named)
+            measured = None if stats is None else stats.next()
+            own = None if rows is None else rows.squeeze(0)
+            return _fused(
+                x.squeeze(0), weight, gain, bias, stride, measured, own, relu=relu
+            ).unsqueeze(0)
         y = conv(x, params[f"{prefix}.weight"], stride, rows)
         y = norm(y, params, prefix, self.norm, x.shape[1], stats, relu=relu)
         return y.view(*x.shape[:2], c.height, c.width, c.out)
@@ -296,7 +352,10 @@ class ConvBlock(Layer):
         x: torch.Tensor,
         stats: Statistics | None,
         rows: torch.Tensor | None = None,
+        *,
+        once: bool = False,
     ) -> torch.Tensor:
         (c,) = self.convs()
-        x = self.convolved(c, params, x, self.window.stride, stats, relu=True, rows=rows)
+        stride = self.window.stride
+        x = self.convolved(c, params, x, stride, stats, relu=True, rows=rows, once=once)
         return pool(x) if self.down == "pool" else x

@@ -68,17 +68,20 @@ class Network:
         stats: Statistics | None = None,
         span: slice = slice(None),
         rows: torch.Tensor | None = None,
+        *,
+        once: bool = False,
     ) -> torch.Tensor:
         """The body's layers in ``span``. ``[B, M, H, W, C] -> [B, M, H', W', C']``.
 
-        ``rows`` are ``self.rows(x, start of the span)``, for whoever passes over ``x`` again.
+        With ``once`` nobody asks for second derivatives. ``rows`` are
+        ``self.rows(x, start of the span)``, for whoever passes over ``x`` again.
         """
         if x.shape[0] == 1 and not torch.is_grad_enabled() and not (stats and stats.replay):
             through = self.lanes(span, x.shape[1], x.shape[1], x.device)
             if through:
                 return alone(through, params, x, stats, rows)
         for index, layer in enumerate(self.body[span]):
-            x = layer.forward(params, x, stats, None if index else rows)
+            x = layer.forward(params, x, stats, None if index else rows, once=once)
         return x
 
     def lanes(

@@ -1,6 +1,6 @@
 """Batch normalisation of a task's rows: twice differentiable, and written out by hand.
 
-``normalise`` is twice differentiable; ``normed`` and ``normed_back`` are what first derivatives
+``batch_norm`` is twice differentiable; ``normed`` and ``normed_back`` are what first derivatives
 written out by hand need, without a graph. One task may come to these without the dimension of
 tasks, ``[R, C]`` for ``[1, R, C]``.
 """
@@ -15,71 +15,101 @@ from typing_extensions import override
 EPS = 1e-5
 
 
-class _Normalise(torch.autograd.Function):
-    """y -> (y - mean) rstd over the rows of a task; mean and rstd are outputs too.
+Grad = torch.Tensor | None
 
-    The graph hangs on the outputs alone, so y itself is not kept.
+
+class _Norm(torch.autograd.Function):
+    """y -> x gain + bias with x = (y - mean) rstd over the rows of a task.
+
+    x, mean and rstd are outputs too: the graph hangs on the outputs alone, so y is not kept.
     """
 
     @staticmethod
     @override
-    def forward(ctx: Any, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        ctx: Any, y: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         mean = y.mean(1, keepdim=True)
         x = y - mean
         rstd = torch.rsqrt((x * x).mean(1, keepdim=True) + EPS)
         x.mul_(rstd)
-        ctx.save_for_backward(x, rstd)
+        ctx.save_for_backward(x, rstd, gain)
         ctx.set_materialize_grads(False)
-        return x, mean, rstd
+        return torch.addcmul(bias, x, gain), x, mean, rstd
 
     @staticmethod
     @override
-    def backward(ctx: Any, *grads: torch.Tensor | None) -> torch.Tensor | None:
-        x, rstd = ctx.saved_tensors
-        g, g_mean, g_rstd = grads
-        total = None if g is None else _NormaliseBack.apply(g, x, rstd)
+    def backward(ctx: Any, *grads: Grad) -> tuple[Grad, Grad, Grad]:
+        x, rstd, gain = ctx.saved_tensors
+        g, g_x, g_mean, g_rstd = grads
+        total = g_gain = g_bias = None
+        if g is not None:
+            total, g_gain, g_bias = _NormBack.apply(g, x, rstd, gain)
+        if g_x is not None:
+            told = _projected(g_x, x).mul_(rstd)
+            total = told if total is None else total + told
         if g_rstd is not None:  # d rstd / dy = -rstd^2 x / R
             told = x * (g_rstd * rstd.square() / -x.shape[1])
             total = told if total is None else total + told
         if g_mean is not None:
             told = (g_mean / x.shape[1]).expand_as(x)
             total = told if total is None else total + told
-        return total
+        return total, g_gain, g_bias
 
 
-class _NormaliseBack(torch.autograd.Function):
-    """g -> rstd P g with P g = g - mean(g) - x mean(g x), a projection; and its own gradient."""
+class _NormBack(torch.autograd.Function):
+    """g -> s P g with s = rstd gain and P g = g - mean(g) - x mean(g x), and the sums of g x and g.
 
-    @staticmethod
-    @override
-    def forward(ctx: Any, g: torch.Tensor, x: torch.Tensor, rstd: torch.Tensor) -> torch.Tensor:
-        along = (g * x).mean(1, keepdim=True)
-        projected = torch.addcmul(g - g.mean(1, keepdim=True), x, along, value=-1)
-        ctx.save_for_backward(g, x, rstd, along)
-        return projected.mul_(rstd)
+    P is a projection and symmetric, so the way back applies it once more.
+    """
 
     @staticmethod
     @override
-    def backward(ctx: Any, h: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        g, x, rstd, along = ctx.saved_tensors
-        h_along = (h * x).mean(1, keepdim=True)
-        projected = torch.addcmul(h - h.mean(1, keepdim=True), x, h_along, value=-1)
-        g_rstd = (projected * g).sum(1, keepdim=True)
-        g_x = torch.addcmul(h * along, g, h_along).mul_(-rstd)
-        return projected.mul_(rstd), g_x, g_rstd
+    def forward(
+        ctx: Any, g: torch.Tensor, x: torch.Tensor, rstd: torch.Tensor, gain: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        along, total = (g * x).sum(1, keepdim=True), g.sum(1, keepdim=True)
+        ctx.save_for_backward(g, x, rstd, gain, along)
+        rows = x.shape[1]
+        projected = torch.addcmul(g - total / rows, x, along, value=-1 / rows)
+        return projected.mul_(rstd * gain), along, total
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        g, x, rstd, gain, along = ctx.saved_tensors
+        h, h_along, h_total = grads
+        rows, scale = x.shape[1], rstd * gain
+        h_x = (h * x).sum(1, keepdim=True)
+        projected = torch.addcmul(h - h.sum(1, keepdim=True) / rows, x, h_x, value=-1 / rows)
+        inner = (projected * g).sum(1, keepdim=True)  # h P g as well as g P h
+        to_x = (g * (h_along - scale * h_x / rows)).addcmul_(h, scale * along / rows, value=-1)
+        to_g = projected.mul_(scale).add_(h_total).addcmul_(x, h_along)
+        return to_g, to_x, inner * gain, inner * rstd
 
 
-def normalise(y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Every task's rows to mean 0 and variance 1 (biased), channel by channel.
+def _projected(g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    along = (g * x).mean(1, keepdim=True)
+    return torch.addcmul(g - g.mean(1, keepdim=True), x, along, value=-1)
+
+
+def batch_norm(
+    y: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Batch norm of every task's rows, twice differentiable.
 
     Args:
         y: ``[B, R, C]``.
+        gain: ``[B, 1, C]``, or ``[1, 1, C]`` of all tasks.
+        bias: the same.
 
     Returns:
-        The normalised rows, and the mean and 1/std ``[B, 1, C]`` they were measured with.
+        Its output, and the mean and 1/std ``[B, 1, C]`` that the rows were measured with, of which
+        either can be differentiated.
     """
-    x, mean, rstd = _Normalise.apply(y)
-    return x, mean, rstd
+    size = (y.shape[0], 1, y.shape[2])
+    out, _, mean, rstd = _Norm.apply(y, gain.expand(size), bias.expand(size))
+    return out, mean, rstd
 
 
 Kept = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # rows, mean and 1/std of a norm

@@ -37,9 +37,11 @@ class Stem(Layer):
         x: torch.Tensor,
         stats: Statistics | None,
         rows: torch.Tensor | None = None,
+        *,
+        once: bool = False,
     ) -> torch.Tensor:
         (c,) = self.convs()
-        return self.convolved(c, params, x, 1, stats, relu=True, rows=rows)
+        return self.convolved(c, params, x, 1, stats, relu=True, rows=rows, once=once)
 
 
 @final
@@ -113,9 +115,11 @@ class ResidualStage(Layer):
         x: torch.Tensor,
         stats: Statistics | None,
         rows: torch.Tensor | None = None,
+        *,
+        once: bool = False,
     ) -> torch.Tensor:
         for index in range(self.blocks):
-            x = self._forward_block(index, params, x, stats)
+            x = self._forward_block(index, params, x, stats, once=once)
         return pool(x) if self.kind == "triple" else x
 
     def _forward_block(
@@ -124,14 +128,16 @@ class ResidualStage(Layer):
         params: Mapping[str, torch.Tensor],
         x: torch.Tensor,
         stats: Statistics | None,
+        *,
+        once: bool,
     ) -> torch.Tensor:
         main, short = self.block(index)
         y = x
         for i, c in enumerate(main):
             last = i + 1 == len(main)
             stride = self.stride_of(index, i)
-            y = self.convolved(c, params, y, stride, stats, relu=not last)
+            y = self.convolved(c, params, y, stride, stats, relu=not last, once=once)
         if short is not None:
             stride = self.stride_of(index, None)
-            x = self.convolved(short, params, x, stride, stats, relu=False)
+            x = self.convolved(short, params, x, stride, stats, relu=False, once=once)
         return F.relu(x + y)

@@ -62,13 +62,14 @@ def test_engine_equals_the_masked_reference(
             torch.testing.assert_close(got, value.detach(), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("pattern", ["11111", "00011", "00001", "10010"])
+@pytest.mark.parametrize("pattern", ["11111", "00011", "00001", "10010", "01110"])
 @pytest.mark.parametrize("head", HEADS)
-def test_meta_gradient_equals_the_reference(pattern, head):
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_meta_gradient_equals_the_reference(pattern, head, tasks):
     network = conv4((1, 16, 16), width=3, head=head, ways=3)
     labels = torch.arange(3)
-    support = tasks_of(2, 3, 1, 16).double()
-    query = tasks_of(2, 4, 1, 16, seed=9).double()
+    support = tasks_of(tasks, 3, 1, 16).double()
+    query = tasks_of(tasks, 4, 1, 16, seed=9).double()
     rule = Rule(pattern, 2, 0.2, 3)
 
     def leaves():
@@ -81,7 +82,7 @@ def test_meta_gradient_equals_the_reference(pattern, head):
 
     theirs = leaves()
     total = torch.zeros((), dtype=torch.double)
-    for task in range(2):
+    for task in range(tasks):
         left = adapt_one(
             network, theirs, channels_last(support[task]), labels, rule, create_graph=True
         )

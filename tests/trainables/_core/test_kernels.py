@@ -9,7 +9,7 @@ from trainables._core.adapt import Rule, adapt, cross_entropy
 from trainables._core.kernels import Window, gather, gathered, patches, product, scatter, scattered
 from trainables._core.layers import conv, wide
 from trainables._core.networks import conv4
-from trainables._core.norms import normalise, normed, normed_back
+from trainables._core.norms import batch_norm, normed, normed_back
 
 
 def drawn(*shape, seed=0, grad=True):
@@ -95,8 +95,10 @@ def test_a_product_per_task_is_twice_differentiable():
 
 def test_normalise_is_twice_differentiable_in_all_it_returns():
     y = drawn(2, 6, 3)
-    assert torch.autograd.gradcheck(normalise, (y,))
-    assert torch.autograd.gradgradcheck(normalise, (y,))
+    for tasks in (len(y), 1):
+        gain, bias = drawn(tasks, 1, y.shape[-1], seed=1), drawn(tasks, 1, y.shape[-1], seed=2)
+        assert torch.autograd.gradcheck(batch_norm, (y, gain, bias))
+        assert torch.autograd.gradgradcheck(batch_norm, (y, gain, bias))
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
