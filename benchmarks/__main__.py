@@ -39,11 +39,8 @@ ARMS = "alone,paper_kl,inner_tenth,outer_tau1,alone_views,outer_views"
 # result -> the module and arguments behind it, all of them in the README; what else is stored
 # was measured once, and is held against its floors alone
 COMMANDS: dict[str, str] = {
-    "adaptation": (
-        "adaptation --iterations 400 --validation-tasks 300 --test-tasks 400 --rounds 15 "
-        "--repeats 3"
-    ),
-    "meta_training": "meta_training --rounds 3",
+    "adaptation": "adaptation --iterations 400 --validation-tasks 300 --test-tasks 400",
+    "meta_training": "meta_training --rounds 5",
     "roofline": "roofline",
     "loading": "loading",
     "prediction": "prediction",

@@ -56,6 +56,7 @@ def milliseconds():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_busy_neighbour_does_not_change_a_time(neighbours, tmp_path):
     torch.set_num_threads(1)
     lease = Lease(tmp_path / f"fewtune-{os.getuid()}" / "lease")
