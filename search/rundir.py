@@ -224,6 +224,9 @@ class RunDir:
             lock.truncate()
             lock.write(f"process {os.getpid()}\n")
             lock.flush()
+            for place in ("", "trials/*/", "trials/*/student/"):  # a killed driver was at these
+                for file in self.path.glob(f"{place}.*.json.*"):
+                    file.unlink(missing_ok=True)
             yield
 
 

@@ -90,6 +90,19 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
+def test_what_a_killed_driver_was_writing_is_cleared_away(run: RunDir) -> None:
+    student = run.trial(0) / "student"
+    student.mkdir(parents=True)
+    whole = run.trial(0) / "result.json"
+    whole.write_text("{}")
+    torn = [f.with_name(f".{f.name}.123") for f in (run.info_file, whole, student / "a.json")]
+    for file in torn:
+        file.write_text('{"x":')
+    with run.driving():
+        assert not any(file.exists() for file in torn)
+    assert whole.exists()
+
+
 def test_a_run_is_driven_by_one_process_at_a_time(run: RunDir) -> None:
     code = (
         "import sys; from pathlib import Path; from search.rundir import RunDir\n"
