@@ -45,6 +45,7 @@ class Repeat:
     seconds: float
     commit: str
     broken: str = ""
+    seed: int = 0
 
 
 @dataclass
@@ -60,6 +61,11 @@ class Tally:
         """The last time that each repeat was taken."""
         return {one.number: one for one in self.repeats}
 
+    @property
+    def held(self) -> set[int]:
+        """Those that held then."""
+        return {number for number, one in self.newest.items() if not one.broken}
+
     def row(self) -> Row:
         """The share that held."""
         newest = self.newest.values()
@@ -69,7 +75,9 @@ class Tally:
         said = [f"{len(held)} of {len(newest)} held; {self.asked} are asked for; {mean:.0f} s each"]
         if len(places) > 1:
             said.append(", ".join(f"{count} at {place}" for place, count in places.items()))
-        for one in [one for one in self.repeats if one.broken][:3]:
+        broken = [one for one in self.repeats if one.broken]
+        broken.sort(key=lambda one: one is not self.newest[one.number])
+        for one in broken[:3]:
             again = "" if one is self.newest[one.number] else f" at {one.commit}, taken again"
             said.append(f"repeat {one.number}{again}: {one.broken}")
         share = len(held) / len(newest)
@@ -103,10 +111,11 @@ def turns(asked: dict[str, int]) -> list[tuple[str, int]]:
     return [(name, n) for _, name, n in sorted(every, key=lambda one: one[0])]
 
 
-def kept(file: Path) -> list[Repeat]:
-    """The repeats that a result file holds."""
+def kept(file: Path, seed: int = 0) -> list[Repeat]:
+    """The repeats with this seed that a result file holds."""
     document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return [Repeat(**one) for one in document.get("repeats", [])]
+    repeats = [Repeat(**one) for one in document.get("repeats", [])]
+    return [one for one in repeats if one.seed == seed and one.fault in ASKED]
 
 
 def inject(tally: Tally, number: int, cluster: hosts.Cluster, folder: Path, seed: int) -> None:
@@ -124,7 +133,7 @@ def inject(tally: Tally, number: int, cluster: hosts.Cluster, folder: Path, seed
         broken = str(error).splitlines()[0] if str(error) else type(error).__name__
         cluster.rejoin()
     seconds = round(time.monotonic() - began, 1)
-    tally.repeats.append(Repeat(tally.name, number, seconds, commit(), broken))
+    tally.repeats.append(Repeat(tally.name, number, seconds, commit(), broken, seed))
     print(f"{'MISS' if broken else 'ok'} {tally.name} {number}: {seconds:.0f} s", flush=True)
 
 
@@ -138,10 +147,8 @@ def main() -> int:
     fakes.install()
     counts = {name: min(ASKED[name], args.repeats or 10**9) for name in args.faults}
     tallies = {name: Tally(name, ASKED[name]) for name in ASKED}
-    for one in kept(RESULTS / f"{args.name}.json") if args.onward else []:
+    for one in kept(RESULTS / f"{args.name}.json", args.seed) if args.onward else []:
         tallies[one.fault].repeats.append(one)
-    held = {(n, one.number) for n, t in tallies.items() for one in t.newest.values()
-            if not one.broken}  # fmt: skip
     began = time.monotonic()
     with (
         suppress(KeyboardInterrupt),
@@ -151,7 +158,7 @@ def main() -> int:
         for name, number in turns(counts):
             if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
                 break
-            if (name, number) not in held:
+            if number not in tallies[name].held:
                 inject(tallies[name], number, cluster, Path(made), args.seed)
     rows = [tally.row() for tally in tallies.values() if tally.repeats]
     if not rows:

@@ -154,6 +154,15 @@ def test_meta_training_gives_every_row(data, single, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("pattern", ["00001", "00011"])
+def test_a_device_does_the_operations_that_are_counted(pattern):
+    args = argparse.Namespace(size=16, width=4, steps=3, device="cpu")
+    network = conv4((1, 16, 16), width=4, head="shared")
+    work = roofline.Work("adaptation", roofline.adaptation(args, pattern), 1)
+    macs = adapt_macs(network, pattern, steps=3, ways=5, images=5)
+    assert roofline.operations(work) == 2 * macs
+
+
 def test_operations_are_counted_and_profiled():
     args = argparse.Namespace(size=16, width=4, steps=3, device="cpu", rounds=2, repeats=1)
     work = roofline.Work("adaptation_full", roofline.adaptation(args, full(5)), 1)

@@ -1,5 +1,6 @@
 """Programs as files: torch and ONNX Runtime say what the engine says, without any of fewtune."""
 
+import math
 import re
 import subprocess
 import sys
@@ -147,6 +148,27 @@ def test_one_task_may_fall_on_the_other_side_of_a_corner(
     else:
         with pytest.raises(FailedError, match=r"differs from the engine by 0\.001,"):
             write_programs(tmp_path, one, 5, 1)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_one_number_that_is_none_is_refused_wherever_it_stands(
+    without_tracing, monkeypatch, tmp_path, number
+):
+    """No corner explains it, so that other tasks are not asked."""
+    monkeypatch.setattr(_onnx, "missing", lambda: ["onnx"])
+    one, runs = bundles.student(), []
+
+    class Broken(Adaptation):
+        @override
+        def forward(self, *given):
+            runs.append(1)
+            *first, last = super().forward(*given)
+            return (*first, torch.full_like(last, number) if len(runs) == 1 else last)
+
+    monkeypatch.setattr(exported, "Adaptation", Broken)
+    with pytest.raises(FailedError, match=r"adaptation\.pt2 differs from the engine by inf,"):
+        write_programs(tmp_path, one, 5, 1)
+    assert len(runs) == 1
 
 
 def test_numbers_that_are_none_are_refused(without_tracing, monkeypatch, tmp_path):

@@ -119,7 +119,11 @@ class Adapted:
     ) -> torch.Tensor:
         """Features ``[B, M, F]`` for one derivative: a task's maps stay in the cache."""
         own = {n: p.unbind() for n, p in self.steps[step].items()}
-        pairs = [] if stats is None else [(m.unbind(), r.unbind()) for m, r in stats.values]
+        pairs = (
+            []
+            if stats is None
+            else [(m.reshape(len(x), -1), r.reshape(len(x), -1)) for m, r in stats.values]
+        )  # of a task that was measured alone they come without its dimension
         found = []
         for task, images in enumerate(x.unbind()):
             params = {**self.meta, **{n: p[task].unsqueeze(0) for n, p in own.items()}}
@@ -172,8 +176,8 @@ def adapt(
         second_order: with ``train``, also through the inner gradients (MAML; False: FOMAML).
         loss: the inner loss, cross-entropy on the support labels if left out.
         tick: called once the start is ready and after every step, for whoever holds a clock.
-        history: keep what every step left; False: what the last one left, as a device does, and
-            where autograd is not needed it cannot be used after it (torch's inference mode).
+        history: keep what every step left; False: what the last one left, as a device does, in
+            tensors that autograd may refuse (torch's inference mode).
 
     Raises:
         ValueError: the pattern does not fit the network, or the head the number of classes.
@@ -187,11 +191,17 @@ def adapt(
             return found
     fomaml = train and not second_order
     stats = Statistics()
-    by_hand = loss is None and (
-        start == depth
-        or network.lanes(slice(start, None), images, len(support) * images, support.device)
+    device_alone = (
+        not (train or history)
+        and loss is None
+        and (
+            start == depth
+            or bool(
+                network.lanes(slice(start, None), images, len(support) * images, support.device)
+            )
+        )
     )
-    with _recorded(train=train, at_all=history or not by_hand):
+    with _recorded(train=train, inference=device_alone):
         prefix = network.run(meta, support, stats, slice(start))
         run = Adapted(network, meta, rule.pattern, [], prefix, stats)
         classes = Labels.of(labels, rule.ways, support.dtype)
@@ -247,11 +257,11 @@ def _lone_head(
         return Adapted(network, meta, rule.pattern, [classifier], prefix, stats)
 
 
-def _recorded(*, train: bool, at_all: bool) -> AbstractContextManager[object]:
-    """What torch keeps: a graph, or nothing, or not even what a graph would need ``at_all``."""
+def _recorded(*, train: bool, inference: bool) -> AbstractContextManager[object]:
+    """What torch keeps: a graph, or none, or with ``inference`` not even what one would need."""
     if train:
         return nullcontext()
-    return torch.no_grad() if at_all else torch.inference_mode()
+    return torch.inference_mode() if inference else torch.no_grad()
 
 
 def _start(run: Adapted, params: Mapping[str, torch.Tensor], labels: Labels) -> Params:

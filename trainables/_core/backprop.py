@@ -20,7 +20,7 @@ from trainables._core.layers import Params, matrix
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainables._core.blocks import Step
+    from trainables._core.blocks import Passed
     from trainables._core.networks import Network
 
 
@@ -135,20 +135,20 @@ class _WrittenOut:
 
     def __init__(self, suffix: Suffix, own: Params, rows: torch.Tensor) -> None:
         self._suffix, self._params = suffix, {**suffix.shared, **own}
-        self._steps: list[Step] = []
+        self._passed: list[Passed] = []
         x = rows
         with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
             for index, lane in enumerate(suffix.lanes):
-                x, step = onward(lane, looked(lane, x) if index else rows, self._params)
-                self._steps.append(step)
+                x, passed = onward(lane, looked(lane, x) if index else rows, self._params)
+                self._passed.append(passed)
         self.features = x.reshape(*x.shape[:-2], suffix.images, -1)
 
     def moved(self, step: Params, g: torch.Tensor, rate: float, *, in_place: bool) -> Params:
         found: Params = {}
         suffix, params = self._suffix, self._params
-        for index in reversed(range(len(self._steps))):
+        for index in reversed(range(len(self._passed))):
             lane = suffix.lanes[index]
-            one = self._steps.pop()  # what the layers above kept is free by now
+            one = self._passed.pop()  # what the layers above kept is free by now
             told = back(lane.block, one, g, params[lane.gain])
             if index:  # before the kernel is another one
                 looks = product(told[0], params[lane.weight].mT)

@@ -1,8 +1,8 @@
 """Conv-4 blocks with batch norm, written out: one block forward, one block back, no graph.
 
-A block is four calls forward and five back. Maps travel as rows, ``[B, R, C]``, or ``[R, C]`` for a
-task that is alone, because torch's calls for one matrix are quicker than those for a batch of one;
-on the few images of a task what lies between two calls costs as much as they do.
+A block is four calls forward and up to seven back. Maps travel as rows, ``[B, R, C]``, or
+``[R, C]`` for a task that is alone, because torch's calls for one matrix are quicker than those for
+a batch of one; on the few images of a task what lies between two calls costs as much as they do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainables._core.layers import Layer, Params, Statistics
 
 
-class Step(NamedTuple):
+class Passed(NamedTuple):
     """What the way back needs of one block."""
 
     rows: torch.Tensor  # [B, R, k*k*C], patches of its input
@@ -72,30 +72,30 @@ def looked(lane: Lane, x: torch.Tensor) -> torch.Tensor:
 
 def onward(
     lane: Lane, rows: torch.Tensor, params: Mapping[str, torch.Tensor]
-) -> tuple[torch.Tensor, Step]:
+) -> tuple[torch.Tensor, Passed]:
     """Patches -> the block's output as rows, and what the way back needs; kernels are matrices."""
     y = product(rows, params[lane.weight])
     z, kept = normed(y, params[lane.gain], params[lane.bias])
     z.relu_()
     x, taken = pooled(lane.block, z) if lane.block.down == "pool" else (z, None)
-    return x, Step(rows, kept, z, taken)
+    return x, Passed(rows, kept, z, taken)
 
 
 def back(
-    block: ConvBlock, step: Step, g: torch.Tensor, gain: torch.Tensor
+    block: ConvBlock, passed: Passed, g: torch.Tensor, gain: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The gradient behind a block -> that of its product, and of gain and bias."""
-    if step.taken is not None:
-        how = ([2, 2], [2, 2], [0, 0], [1, 1], False, step.taken)
-        g, z = _maps(g, block, block.out[1:]), _maps(step.z, block, block.window.out)
+    if passed.taken is not None:
+        how = ([2, 2], [2, 2], [0, 0], [1, 1], False, passed.taken)
+        g, z = _maps(g, block, block.out[1:]), _maps(passed.z, block, block.window.out)
         g = torch.ops.aten.max_pool2d_with_indices_backward(g, z, *how).permute(0, 2, 3, 1)
-    before = torch.ops.aten.threshold_backward(g.reshape(step.z.shape), step.z, 0)
-    return normed_back(before, step.kept, gain)
+    before = torch.ops.aten.threshold_backward(g.reshape(passed.z.shape), passed.z, 0)
+    return normed_back(before, passed.kept, gain)
 
 
 def moved(
     lane: Lane,
-    step: Step,
+    passed: Passed,
     own: Params,
     found: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     rate: float,
@@ -106,12 +106,12 @@ def moved(
     weight, gain, bias = own[lane.weight], own[lane.gain], own[lane.bias]
     g, g_gain, g_bias = found
     if in_place:
-        (weight.addmm_ if weight.dim() == 2 else weight.baddbmm_)(step.rows.mT, g, alpha=-rate)
+        (weight.addmm_ if weight.dim() == 2 else weight.baddbmm_)(passed.rows.mT, g, alpha=-rate)
         gain.sub_(g_gain, alpha=rate)
         bias.sub_(g_bias, alpha=rate)
         return {}
     return {
-        lane.weight: added(weight, step.rows.mT, g, -rate),
+        lane.weight: added(weight, passed.rows.mT, g, -rate),
         lane.gain: torch.sub(gain, g_gain, alpha=rate),
         lane.bias: torch.sub(bias, g_bias, alpha=rate),
     }

@@ -114,7 +114,7 @@ def seen_by(window: Window) -> torch.Tensor:
 
 
 def forget() -> None:
-    """Drops every index list; who needs one makes it again."""
+    """Drops the index lists that no network holds; who needs one makes it again."""
     _to_pick.cache_clear()
     _to_gather.cache_clear()
     _to_scatter.cache_clear()
@@ -161,7 +161,7 @@ def looker(
     taps = window.kernel**2 * channels
     if channels <= FEW:
         pick = _to_pick(window, channels, device)
-        return lambda pixels: _picked(pixels.view(images, -1), pick).view(-1, taps)
+        return lambda pixels: _picked(pixels.reshape(images, -1), pick).view(-1, taps)
     if images > window.turn:
         return lambda pixels: gathered(pixels, window, images)
     lists = _to_gather(window, images, device)
@@ -234,6 +234,8 @@ class _Scatter(torch.autograd.Function):
 
 def patches(x: torch.Tensor, window: Window) -> torch.Tensor:
     """``[B, M, H, W, C] -> [B, M*h*w, k*k*C]``, a kernel's view of every position."""
+    if window.kernel == 1:
+        return x[:, :, :: window.stride, :: window.stride].reshape(len(x), -1, x.shape[-1])
     return _Gather.apply(x, window) if x.requires_grad else gather(x, window)
 
 

@@ -89,9 +89,7 @@ def _fused(
     b - mean s with s = gain / std, so that it costs no pass over the map and none on the way back.
     """
     window = Window(images.shape[1], images.shape[2], weight.shape[0], stride)
-    shift = None
-    seen = len(images) * window.out[0] * window.out[1]
-    by_torch = seen > ONCE_ROWS and seen * window.kernel**2 * images.shape[-1] > ONCE_PATCHES
+    shift, by_torch = None, rows is None and wide(window, len(images), images.shape[-1], once=True)
     if measured is not None:
         mean, rstd = (value.view(-1) for value in measured)
         scale = rstd * gain
@@ -115,10 +113,17 @@ def matrix(weight: torch.Tensor) -> torch.Tensor:
     return weight.flatten(-4, -2)
 
 
-def wide(window: Window, images: int, channels: int) -> bool:
-    """Whether a task's patches are so many that torch's own convolution is the faster one."""
+def wide(window: Window, images: int, channels: int, *, once: bool = False) -> bool:
+    """Whether a task's patches are so many that torch's own convolution is the faster one.
+
+    A kernel of one pixel has its patches for nothing; and torch 2.13's way back from such a
+    convolution with a stride, channels last, may never return (oneDNN on AVX2, 2 channels to 4).
+    """
+    if window.kernel == 1:
+        return False
     rows = images * window.out[0] * window.out[1]
-    return rows > MANY_ROWS and rows * window.kernel**2 * channels > MANY_PATCHES
+    most, most_patches = (ONCE_ROWS, ONCE_PATCHES) if once else (MANY_ROWS, MANY_PATCHES)
+    return rows > most and rows * window.kernel**2 * channels > most_patches
 
 
 def _wide_conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
@@ -241,7 +246,7 @@ class Layer(ABC):
     ) -> torch.Tensor:
         """``[B, M, H, W, C] -> [B, M, H', W', C']``; ``rows`` as ``self.rows(x)`` gave them.
 
-        With ``once`` nobody asks for second derivatives, and B may be 1.
+        With ``once`` nobody asks for second derivatives, which is used where B is 1.
         """
 
     def rows(self, _x: torch.Tensor) -> torch.Tensor | None:

@@ -2,7 +2,7 @@
 
 The same numbers as ``blocks.alone`` and ``head_steps`` leave. On five small images a call of torch
 takes as long as what it computes, and so does what Python does between two; here is nothing but
-calls. With the logits' Gram matrix K = f f^T + 1, E being softmax(z) - Y and s = alpha / M,
+calls. With the features' Gram matrix K = f f^T + 1, E being softmax(z) - Y and s = alpha / M,
 
     z_(t+1) = z_t - s K E_t,      W_T = W_0 - s (sum_t E_t)^T f,      b_T = b_0 - s sum of its rows
 """
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainables._core.blocks import pooled
+from trainables._core.blocks import alone
 from trainables._core.heads import HEAD_B, HEAD_W
-from trainables._core.norms import EPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,17 +51,9 @@ def lone_head(
     Returns:
         The last map ``[1, M, h, w, C]``, and the classifier after T steps.
     """
-    images, x = support.shape[1], support.reshape(-1, support.shape[-1])
-    for block, weight, gain, bias, taps, look in through:
-        x, mean, rstd = torch.native_batch_norm(  # nested: patches are gone by the next ones
-            torch.mm(look(x), meta[weight].view(taps, block.width)),
-            meta[gain], meta[bias], None, None, True, 0.0, EPS,  # noqa: FBT003 - torch's order
-        )  # fmt: skip
-        x.relu_()
-        if block.down == "pool":
-            x = pooled(block, x)[0]
-        stats.values.append((mean, rstd))
-    f = x.view(images, -1)
+    images = support.shape[1]
+    last = alone(through, meta, support, stats, None)
+    f = last.view(images, -1)
     gram = torch.mm(f, f.t())
     w, times, b = _start(head, meta, f, gram, labels)
     z = torch.addmm(b, f, w.t(), alpha=times)
@@ -80,7 +71,6 @@ def lone_head(
     total = torch.stack(errors).sum(0)
     w = torch.addmm(w, total.t(), f, beta=times, alpha=step)
     b = torch.add(b, total.sum(0), alpha=step)
-    last = x.view(1, images, *through[-1].block.out[1:], -1)
     return last, {HEAD_W: w.unsqueeze(0), HEAD_B: b.unsqueeze(0)}
 
 
@@ -95,8 +85,10 @@ def _start(
     if head.kind == "shared":
         ways = labels.target.shape[1]
         return meta["head.weight"].expand(ways, -1), 1.0, meta["head.bias"].expand(ways)
-    scale = meta["head.scale"].item()
-    if labels.shots == 1:
-        return f, 2 * scale, gram.diagonal() * -scale
-    means = labels.means(f)
-    return means, 2 * scale, (means * means).sum(1) * -scale
+    scale = meta["head.scale"]
+    means = f if labels.shots == 1 else labels.means(f)
+    squares = gram.diagonal() if labels.shots == 1 else (means * means).sum(1)
+    if scale.is_cuda:  # its number would be waited for
+        return means * (2 * scale), 1.0, squares * -scale
+    number = scale.item()
+    return means, 2 * number, squares * -number

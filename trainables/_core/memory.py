@@ -69,11 +69,15 @@ def adapt_mib(
         pattern: what is updated.
     """
     short = replace(setting, steps=min(setting.steps, STEPS))
-    own = replace(network)  # one that holds no index lists yet
-    once = partial(on_a_device, own, meta, episodes, short, pattern)
+
+    def fresh() -> Callable[[], None]:
+        """By a network that holds no index lists yet."""
+        return partial(on_a_device, replace(network), meta, episodes, short, pattern)
+
+    once = fresh()
     once()  # index lists are made, and a GPU's libraries take what they keep for good
     if episodes.support.is_cuda:
-        return _allocated(once, episodes.support.device) / MIB
+        return _allocated(fresh, episodes.support.device) / MIB
     given = [*meta.values(), episodes.support, episodes.support_labels]
     ledger = Ledger(given)
     with ledger:
@@ -81,9 +85,10 @@ def adapt_mib(
     return (ledger.peak + ledger.found) / MIB
 
 
-def _allocated(once: Callable[[], None], device: torch.device) -> int:
+def _allocated(fresh: Callable[[], Callable[[], None]], device: torch.device) -> int:
     kernels.forget()
     before: int = torch.cuda.memory_allocated(device)
+    once = fresh()
     once()
     torch.cuda.reset_peak_memory_stats(device)
     once()

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
+from typing_extensions import override
 
 from trainables._core.blocks import Lane, alone, lanes, written_out
 from trainables._core.heads import Head
@@ -20,6 +21,7 @@ from trainables._core.residual import ResidualStage, Stem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+KNOWN_LANES = 32  # shapes of tasks whose lanes a network holds
 TEACHERS = ("conv4", "resnet12", "resnet18", "resnet50")
 
 
@@ -102,8 +104,15 @@ class Network:
             blocks = [layer for layer in layers if isinstance(layer, ConvBlock)]
             blocks = blocks if written_out(layers, images) else []
             found = lanes(blocks, together, device)
+            if len(self._known_lanes) >= KNOWN_LANES:
+                self._known_lanes.clear()
             self._known_lanes[key] = found
         return found
+
+    @override
+    def __getstate__(self) -> dict[str, object]:
+        """Without what is made anew where it is missing, and cannot travel."""
+        return {name: value for name, value in vars(self).items() if name != "_known_lanes"}
 
     @cached_property
     def _known_lanes(self) -> dict[tuple[object, ...], Sequence[Lane]]:

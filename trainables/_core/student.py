@@ -163,6 +163,9 @@ class Student:
             labels: classes ``[M]`` in 0..ways-1, at least one image of each.
             ways: number of classes.
 
+        Returns:
+            What it left, in tensors that autograd may refuse.
+
         Raises:
             ValueError: a linear head meets another number of classes than it was trained for.
         """

@@ -63,13 +63,21 @@ def work_of(
     suffix = [c for layer in body[start:] for c in layer.convs()]
     entered = body[start].entries() if start < len(body) else []  # nothing goes back through these
     last = inductive and network.measures
+    graph = not written_out(body[start:], images)
+    once = graph and network.measures  # torch's fused calls of one task, in the steps alone
     forth = steps + last if steps or network.head.kind != "prototype" else 1 + last
-    gathered = 1 if start < len(body) and isinstance(body[start], ConvBlock) else forth
     numbers, kept = images * sum(_numbers(prefix)), images * sum(_numbers(suffix))
-    entering = sum(_looks(entered, images))
-    again = sum(_looks(suffix, images)) - entering
-    looks = sum(_looks(prefix, images)) + entering * gathered + again * (forth + steps)
-    record = 0 if written_out(body[start:], images) else kept * steps
+    in_steps, at_last = (
+        [sum(_looks(convs, images, once=fused)) for convs in (entered, suffix)]
+        for fused in (once, False)
+    )
+    looks = sum(_looks(prefix, images))
+    looks += (in_steps[1] - in_steps[0]) * (forth - last + steps) + (at_last[1] - at_last[0]) * last
+    if start < len(body) and isinstance(body[start], ConvBlock):
+        looks += at_last[0]  # kept from the first pass on
+    else:
+        looks += in_steps[0] * (forth - last) + at_last[0] * last
+    record = kept * steps if graph else 0
     return Work(
         starts=1,
         passes=len(prefix) + len(suffix) * (forth + steps),
@@ -87,8 +95,10 @@ def _numbers(convs: list[Conv]) -> Iterator[int]:
     return (c.out * c.height * c.width for c in convs)
 
 
-def _looks(convs: list[Conv], images: int) -> Iterator[int]:
+def _looks(convs: list[Conv], images: int, *, once: bool = False) -> Iterator[int]:
     """Places a gather or a scatter looks at; torch's own convolution does without."""
     for c in convs:
         window = Window(c.height, c.width, c.kernel, 1)
-        yield 0 if wide(window, images, c.into) else images * window.looks
+        yield (
+            0 if c.kernel == 1 or wide(window, images, c.into, once=once) else images * window.looks
+        )

@@ -1,12 +1,15 @@
 """The engine against a blackboard reference, and against the operations it may not do."""
 
+import pickle
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables._core import cost, layers
+from trainables._core import cost, heads, kernels, layers, networks
 from trainables._core.adapt import Rule, adapt
 from trainables._core.episodes import channels_last
 from trainables._core.heads import HEAD_B, HEAD_W
@@ -65,7 +68,11 @@ def test_engine_equals_the_masked_reference(
 @pytest.mark.parametrize("pattern", ["11111", "00011", "00001", "10010", "01110"])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("tasks", [1, 2])
-def test_meta_gradient_equals_the_reference(pattern, head, tasks):
+@pytest.mark.parametrize("by_torch", [False, True])
+def test_meta_gradient_equals_the_reference(pattern, head, tasks, by_torch, monkeypatch):
+    if by_torch:  # convolutions of what is differentiated once
+        monkeypatch.setattr(layers, "ONCE_ROWS", 0)
+        monkeypatch.setattr(layers, "ONCE_PATCHES", 0)
     network = conv4((1, 16, 16), width=3, head=head, ways=3)
     labels = torch.arange(3)
     support = tasks_of(tasks, 3, 1, 16).double()
@@ -149,6 +156,8 @@ def test_meta_gradient_goes_through_every_kind_of_layer(kind, end, tasks, monkey
     if kind == "wide":
         monkeypatch.setattr(layers, "MANY_ROWS", 50)
         monkeypatch.setattr(layers, "MANY_PATCHES", 100)
+        monkeypatch.setattr(layers, "ONCE_ROWS", 0)
+        monkeypatch.setattr(layers, "ONCE_PATCHES", 0)
     network = GRAPHS[kind]
     channels, size, _ = network.into
     support = channels_last(tasks_of(tasks, 6, channels, size)).double()
@@ -322,6 +331,53 @@ def test_inductive_predictions_do_not_depend_on_the_other_query_images():
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
     batch = run.logits(3, channels_last(query), None)[0]
     assert not torch.allclose(together, batch, atol=1e-3)
+
+
+@pytest.mark.parametrize("pattern", ["11111", "00111", "00001"])
+def test_a_task_alone_says_the_same_with_and_without_a_graph(pattern):
+    """Its statistics are measured by other calls, and come in another shape."""
+    network = conv4((1, 16, 16), width=4, ways=3)
+    meta = doubled(network.init(torch.Generator().manual_seed(0)))
+    support, query = (
+        channels_last(tasks_of(1, images, 1, 16, seed=images)).double() for images in (3, 6)
+    )
+    run = adapt(network, meta, support, torch.arange(3), Rule(pattern, 3, 0.1, 3))
+    with torch.no_grad():
+        plain = run.logits(3, query, run.statistics(3))
+    torch.testing.assert_close(run.logits(3, query, run.statistics(3)), plain)
+
+
+def test_what_a_device_looked_up_can_be_trained_with():
+    """Lists and labels are kept; whoever asks first may be in torch's inference mode."""
+    kernels.forget()
+    heads._labels.cache_clear()
+    network = conv4((1, 16, 16), width=4, ways=2)
+    meta = {
+        n: p.requires_grad_() for n, p in network.init(torch.Generator().manual_seed(0)).items()
+    }
+    labels, rule = torch.tensor([0, 1, 0, 1]), Rule("00111", 2, 0.1, 2)
+    support = channels_last(tasks_of(1, 4, 1, 16))
+    with torch.no_grad():
+        adapt(network, meta, support, labels, rule, history=False)
+        adapt(network, meta, support, labels, replace(rule, pattern="00001"), history=False)
+    run = adapt(network, meta, support, labels, rule, train=True)
+    loss = run.logits(-1, support, run.statistics(-1)).square().sum()
+    grads = torch.autograd.grad(loss, list(meta.values()), materialize_grads=True)
+    assert sum(bool(g.abs().sum() > 0) for g in grads) > 8
+
+
+def test_a_network_that_has_run_travels_and_holds_few_shapes():
+    network = conv4((1, 16, 16), width=4, ways=3)
+    meta = network.init(torch.Generator().manual_seed(0))
+    support = channels_last(tasks_of(1, 3, 1, 16))
+    with torch.no_grad():
+        before = network.run(meta, support)
+        for images in range(1, networks.KNOWN_LANES + 3):
+            network.lanes(slice(None), images, images, support.device)
+        assert len(network._known_lanes) <= networks.KNOWN_LANES
+        again = pickle.loads(pickle.dumps(network))  # noqa: S301 - made here
+        assert again == network
+        assert torch.equal(again.run(meta, support), before)
 
 
 def test_query_maps_at_the_prefix_give_the_same_predictions():

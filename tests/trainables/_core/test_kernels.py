@@ -6,7 +6,17 @@ from torch.nn import functional
 
 from trainables._core import kernels
 from trainables._core.adapt import Rule, adapt, cross_entropy
-from trainables._core.kernels import Window, gather, gathered, patches, product, scatter, scattered
+from trainables._core.kernels import (
+    Window,
+    gather,
+    gathered,
+    looker,
+    patches,
+    product,
+    scatter,
+    scattered,
+    spreader,
+)
 from trainables._core.layers import conv, wide
 from trainables._core.networks import conv4
 from trainables._core.norms import batch_norm, normed, normed_back
@@ -20,13 +30,15 @@ def drawn(*shape, seed=0, grad=True):
 WINDOWS = [Window(5, 5, 3, 1), Window(5, 4, 3, 2), Window(6, 6, 3, 2), Window(3, 3, 1, 2)]
 
 
+@pytest.mark.parametrize("channels", [2, 4])
 @pytest.mark.parametrize("window", WINDOWS)
-def test_patches_are_torchs_unfold(window):
-    x = drawn(2, 3, window.height, window.width, 2, grad=False)
+def test_patches_are_torchs_unfold(window, channels):
+    x = drawn(2, 3, window.height, window.width, channels, grad=False)
     flat = x.flatten(0, 1).permute(0, 3, 1, 2)
     k = window.kernel
     theirs = functional.unfold(flat, k, padding=k // 2, stride=window.stride)  # [B*M, C*k*k, L]
-    theirs = theirs.view(2, 3, 2, k * k, -1).permute(0, 1, 4, 3, 2).reshape(2, -1, k * k * 2)
+    theirs = theirs.view(2, 3, channels, k * k, -1).permute(0, 1, 4, 3, 2)
+    theirs = theirs.reshape(2, -1, k * k * channels)
     assert torch.equal(gather(x, window), theirs)
 
 
@@ -68,13 +80,26 @@ def test_scatter_is_the_adjoint_of_gather(window):
 
 def test_images_taken_in_turns_are_images_taken_at_once(monkeypatch):
     window = Window(6, 6, 3, 2)
-    x = drawn(2, 7, 6, 6, 3, grad=False)
-    g = drawn(2, 7 * 9, 27, seed=1, grad=False)
+    x = drawn(2, 7, 6, 6, 4, grad=False)
+    g = drawn(2, 7 * 9, 36, seed=1, grad=False)
     at_once = gather(x, window), scatter(g, window, 7)
-    monkeypatch.setattr(kernels, "MOST_INDICES", 4 * window.looks)
-    assert window.turn == 4
-    assert torch.equal(gather(x, window), at_once[0])
-    assert torch.equal(scatter(g, window, 7), at_once[1])
+    pixels, looks = x.view(-1, 4), g.view(-1, 36)
+    for most in (14 * window.looks, 4 * window.looks):
+        monkeypatch.setattr(kernels, "MOST_INDICES", most)
+        assert window.turn == most // window.looks
+        assert torch.equal(gather(x, window), at_once[0])
+        assert torch.equal(scatter(g, window, 7), at_once[1])
+        assert torch.equal(looker(window, 4, 14, x.device)(pixels), gathered(pixels, window, 14))
+        assert torch.equal(spreader(window, 14, x.device)(looks), scattered(looks, window, 14))
+
+
+def test_images_may_lie_in_memory_as_they_come():
+    """One image whose channels came first, and whose rows are a view of it."""
+    window = Window(6, 5, 3, 2)
+    for channels in (2, 4):
+        pixels = drawn(channels, 6, 5, grad=False).movedim(0, -1).reshape(-1, channels)
+        look = looker(window, channels, 1, pixels.device)
+        assert torch.equal(look(pixels), gathered(pixels.contiguous(), window, 1))
 
 
 def test_patches_are_twice_differentiable():
@@ -93,7 +118,7 @@ def test_a_product_per_task_is_twice_differentiable():
     torch.testing.assert_close(product(rows, weight[0])[0], product(rows, weight)[0])
 
 
-def test_normalise_is_twice_differentiable_in_all_it_returns():
+def test_batch_norm_is_twice_differentiable_in_all_it_returns():
     y = drawn(2, 6, 3)
     for tasks in (len(y), 1):
         gain, bias = drawn(tasks, 1, y.shape[-1], seed=1), drawn(tasks, 1, y.shape[-1], seed=2)

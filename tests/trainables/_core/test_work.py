@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
-from trainables._core import backprop, blocks, cost, kernels
+from trainables._core import backprop, blocks, cost, kernels, layers
 from trainables._core.episodes import Episodes
 from trainables._core.evaluate import Setting, on_a_device
 from trainables._core.networks import conv4, teacher
@@ -108,7 +108,11 @@ WALKED = {
 
 
 @pytest.mark.parametrize("kind", WALKED)
-def test_looks_are_the_looks_taken(kind, monkeypatch):
+@pytest.mark.parametrize("most", [layers.ONCE_PATCHES, 100])
+def test_looks_are_the_looks_taken(kind, most, monkeypatch):
+    """Also where torch convolves in the steps that autograd records."""
+    monkeypatch.setattr(layers, "ONCE_ROWS", min(most, layers.ONCE_ROWS))
+    monkeypatch.setattr(layers, "ONCE_PATCHES", most)
     network = replace(WALKED[kind])  # as if it had never run
     seen = []
     add_up, pick = kernels._in_turns, kernels._number_by_number
