@@ -40,7 +40,7 @@ ARMS = "alone,paper_kl,inner_tenth,outer_tau1,alone_views,outer_views"
 # was measured once, and is held against its floors alone
 COMMANDS: dict[str, str] = {
     "adaptation": "adaptation --iterations 400 --validation-tasks 300 --test-tasks 400",
-    "meta_training": "meta_training --rounds 5",
+    "meta_training": "meta_training --rounds 3",
     "roofline": "roofline",
     "loading": "loading",
     "prediction": "prediction",
