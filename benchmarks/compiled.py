@@ -82,9 +82,10 @@ def rows_of(width: int, steps: int, folder: Path, args: argparse.Namespace) -> l
         ms = milliseconds(times, slow), milliseconds(times, quick)
         detail = f"{ms[1]:.2f} ms against {ms[0]:.2f} ms, {gain.spread}"
         rows.append(Row(f"{name}_gain", gain.value, "x", "higher", None, "own engine", detail))
-        after = seconds[pattern] / max(ms[0] - ms[1], 1e-9) * 1e3
-        detail = f"compiled in {seconds[pattern]:.0f} s"
-        rows.append(Row(f"{name}_pays_after", after, "adaptations", "lower", detail=detail))
+        if ms[1] < ms[0]:  # else it never pays
+            after = seconds[pattern] / (ms[0] - ms[1]) * 1e3
+            detail = f"compiled in {seconds[pattern]:.0f} s"
+            rows.append(Row(f"{name}_pays_after", after, "adaptations", "lower", detail=detail))
     both = ratio(times, f"{EVERY} compiled", f"{HEAD} compiled")
     name = f"{width}_T{steps}_speedup"
     rows.append(Row(name, both.value, "x", "higher", detail=f"both compiled, {both.spread}"))
