@@ -59,6 +59,7 @@ ADAPTATION: Space = {
 WHOLE: Space = {**SPACE, **ADAPTATION}
 TARGET, SHARES = 0.9, (0.8, 0.9, 0.95)
 FLOOR, KEPT_FLOOR, SPENT_FLOOR = 1 / 3, 0.98, 0.5
+NEAR = "near_front_"  # of the rows whose box is the feasible front's own
 STARTUP = 10  # random draws at first: the default of both sides
 
 
@@ -276,7 +277,9 @@ def reached(traces: list[list[Moment]], share: float) -> list[float]:
     ]
 
 
-def rows_of_arms(traces: dict[str, list[list[Moment]]], single_s: float) -> list[Row]:
+def rows_of_arms(
+    traces: dict[str, list[list[Moment]]], single_s: float, prefix: str = ""
+) -> list[Row]:
     """Ours against the best of the others, at every share."""
     rows = []
     for share in SHARES:
@@ -288,7 +291,7 @@ def rows_of_arms(traces: dict[str, list[list[Moment]]], single_s: float) -> list
         detail = ", ".join(f"{n} {s:.0f} s" for n, s in medians.items())
         rows.append(
             Row(
-                f"compute_to_{share * 100:g}_percent",
+                f"{prefix}compute_to_{share * 100:g}_percent",
                 medians["ours"] / others[best],
                 "share",
                 "lower",
@@ -332,6 +335,26 @@ def rows_of_stopping(kept: list[float], spent: list[float], runs: int) -> list[R
     ]  # fmt: skip
 
 
+def searched(
+    args: argparse.Namespace,
+    table: Table,
+    goal: Goal,
+    constraints: list[Constraint],
+    iterations: int,
+) -> dict[str, list[list[Moment]]]:
+    """What every arm has reached, seed by seed."""
+    traces: dict[str, list[list[Moment]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make in arms(table, constraints, iterations, Path(folder)).items():
+            for seed in range(args.seeds):
+                trace = simulate(
+                    make(seed), goal, workers=args.workers, until=max(SHARES), jobs=args.most
+                )
+                traces.setdefault(name, []).append(trace)
+                print(f"{name} {seed}: {trace[-1]}, {len(trace) - 1} trials", flush=True)
+    return traces
+
+
 def main() -> None:
     """Simulates every arm and seed, and saves."""
     args = arguments()
@@ -339,22 +362,19 @@ def main() -> None:
     table = Table(SPACE, tuple(Entry.of(run) for run in raw["runs"]))
     iterations = int(raw["fixed"]["iterations"])
     constraints = [Constraint.parse(text) for text in CONSTRAINTS]
-    goal = Goal.of(table, SETTINGS, OBJECTIVES, constraints)
-    traces: dict[str, list[list[Moment]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, make in arms(table, constraints, iterations, Path(folder)).items():
-            for seed in range(args.seeds):
-                search = make(seed)
-                trace = simulate(
-                    search, goal, workers=args.workers, until=max(SHARES), jobs=args.most
-                )
-                traces.setdefault(name, []).append(trace)
-                print(f"{name} {seed}: {trace[-1]}, {len(trace) - 1} trials", flush=True)
+    goals = {
+        prefix: Goal.of(table, SETTINGS, OBJECTIVES, constraints, near=bool(prefix))
+        for prefix in ("", NEAR)
+    }
     single = statistics.median(entry.seconds for entry in table.entries)
+    rows: list[Row] = []
+    for prefix, goal in goals.items():
+        rows += rows_of_arms(searched(args, table, goal, constraints, iterations), single, prefix)
     runs = min(args.stopped, len(table.entries))
-    kept, spent = stopping(table, goal, iterations, runs, args.seeds, args.workers)
-    rows = [*rows_of_arms(traces, single), *rows_of_stopping(kept, spent, runs)]
-    save(args.name, rows, constraints=CONSTRAINTS, whole=goal.whole)
+    kept, spent = stopping(table, goals[""], iterations, runs, args.seeds, args.workers)
+    rows += rows_of_stopping(kept, spent, runs)
+    boxes = {prefix or "whole": goal.box for prefix, goal in goals.items()}
+    save(args.name, rows, constraints=CONSTRAINTS, whole=goals[""].whole, boxes=boxes)
 
 
 if __name__ == "__main__":

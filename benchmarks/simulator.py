@@ -135,7 +135,11 @@ class Table:
 
 @dataclass
 class Goal:
-    """Feasible hypervolume, as a share of the box of everything the table can answer."""
+    """Feasible hypervolume, as a share of a box.
+
+    The box holds everything the table can answer, as a run's own does; or with ``near`` the
+    feasible front alone and a tenth more (Ishibuchi et al. 2018), of which one good run is less.
+    """
 
     objectives: Mapping[str, Direction]
     constraints: Sequence[Constraint]
@@ -149,15 +153,24 @@ class Goal:
         settings: Sequence[Setting],
         objectives: Mapping[str, Direction],
         constraints: Sequence[Constraint],
+        *,
+        near: bool = False,
     ) -> Goal:
         """The goal that knows what the whole table holds."""
         answers = [a for e in table.entries for s in settings if (a := e.answer(s))]
         goal = cls(objectives, constraints, box_of(answers, objectives) or {})
-        reached = Reached(goal)
+        front = goal._reached_by(answers).front
+        if near:
+            on_it = [a for a in answers if losses(a, objectives) in front]
+            goal.box = box_of(on_it, objectives) or {}
+        goal.whole = goal._reached_by(answers).volume
+        return goal
+
+    def _reached_by(self, answers: Sequence[Mapping[str, Any]]) -> Reached:
+        reached = Reached(self)
         for answer in answers:
             reached.add(answer)
-        goal.whole = reached.volume
-        return goal
+        return reached
 
 
 @dataclass

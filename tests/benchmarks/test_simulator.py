@@ -143,3 +143,15 @@ def test_the_whole_table_is_the_goal():
     trace = simulate(InTurn(table.entries), goal, workers=1)
     assert trace[-1].share == pytest.approx(1.0)
     assert 0 < goal.whole < 1
+
+
+def test_a_near_goal_sees_the_feasible_front_alone():
+    table = Table({}, (entry(0.9, 50), entry(0.8, 10), entry(0.7, 40), entry(0.95, 500)))
+    small, settings = Constraint.parse("student_params <= 60"), [Setting(0.0, 2)]
+    wide, near = (Goal.of(table, settings, OBJECTIVES, (small,), near=n) for n in (False, True))
+    assert wide.box["reference"]["student_params"] > 500
+    assert near.box["reference"] == pytest.approx({"accuracy": 0.79, "student_params": 54})
+    one = [Reached(goal) for goal in (wide, near)]
+    for reached in one:
+        reached.add({"accuracy": 0.8, "student_params": 10})
+    assert one[0].volume / wide.whole > one[1].volume / near.whole
