@@ -44,7 +44,7 @@ Made = TypeVar("Made")
 INT8_WEIGHTS = "model.int8.safetensors"
 ADAPTATION, PREDICTION = "adaptation", "student"
 TOLERANCE = 1e-4  # between a program and the engine
-MORE = 4  # tasks of the same size that have to agree where one does not
+MORE = 8  # further tasks of its size where one differs; most of them must not
 IMAGES, LABELS, PROBABILITIES = "images", "labels", "probabilities"
 
 
@@ -254,7 +254,8 @@ def _hold(
         off = far(known)
         if off <= TOLERANCE:
             continue
-        if not off < math.inf or any(not far(other) <= TOLERANCE for other in known.others()):
+        wrong = (not far(other) <= TOLERANCE for other in known.others())
+        if off == math.inf or sum(wrong) >= MORE / 2:
             raise FailedError(
                 f"{file} differs from the engine by {off:.2g}, and at most {TOLERANCE:g} is "
                 "allowed. Export it with --no-programs, which leaves the programs out of the "

@@ -127,8 +127,10 @@ def test_an_onnx_program_that_says_something_else_is_refused(
         check_onnx(tmp_path, one, 5, 1)
 
 
-@pytest.mark.parametrize(("off", "passes"), [(1, True), (2, False)])
-def test_one_task_may_fall_on_the_other_side_of_a_corner(
+@pytest.mark.parametrize(
+    ("off", "passes"), [(1, True), (exported.MORE // 2, True), (exported.MORE // 2 + 1, False)]
+)
+def test_a_task_may_fall_on_the_other_side_of_a_corner(
     without_tracing, monkeypatch, tmp_path, off, passes
 ):
     monkeypatch.setattr(_onnx, "missing", lambda: ["onnx"])
