@@ -95,6 +95,12 @@ def _to_pick(window: Window, channels: int, device: torch.device) -> Lists:
     return places.view(-1), (seen > 0).float().repeat_interleave(channels)
 
 
+def bags_of(window: Window) -> tuple[Lists, Lists]:
+    """Index lists of one image, to gather and to scatter."""
+    cpu = torch.device("cpu")
+    return _to_gather(window, 1, cpu), _to_scatter(window, 1, cpu)
+
+
 def looks_at(window: Window) -> torch.Tensor:
     """Where every look at one image falls in its pixels behind a 0, which is the padding."""
     inside, pixels = _inside(window, 1)
@@ -124,7 +130,8 @@ def _on(device: torch.device, rows: torch.Tensor, starts: torch.Tensor) -> Lists
     return rows.int().to(device), starts.int().to(device)
 
 
-def _sums(rows: torch.Tensor, lists: Lists) -> torch.Tensor:
+def sums(rows: torch.Tensor, lists: Lists) -> torch.Tensor:
+    """Of the rows ``[n, C]`` that the list names, one after the other, those from each start on."""
     pixels, starts = lists
     return torch.embedding_bag(rows, pixels, starts, False, 0, False, None)[0]  # noqa: FBT003  torch's
 
@@ -137,9 +144,9 @@ def _in_turns(
 ) -> torch.Tensor:
     """The sums of all images' rows ``[images * n, C]``, few enough images at a time."""
     if images <= window.turn:
-        return _sums(rows, lists(window, images, rows.device))
+        return sums(rows, lists(window, images, rows.device))
     parts = rows.view(images, -1, rows.shape[-1]).split(window.turn)
-    return torch.cat([_sums(p.flatten(0, 1), lists(window, len(p), p.device)) for p in parts])
+    return torch.cat([sums(p.flatten(0, 1), lists(window, len(p), p.device)) for p in parts])
 
 
 def _number_by_number(pixels: torch.Tensor, window: Window) -> torch.Tensor:
@@ -165,7 +172,7 @@ def looker(
     if images > window.turn:
         return lambda pixels: gathered(pixels, window, images)
     lists = _to_gather(window, images, device)
-    return lambda pixels: _sums(pixels, lists).view(-1, taps)
+    return lambda pixels: sums(pixels, lists).view(-1, taps)
 
 
 def gathered(pixels: torch.Tensor, window: Window, images: int) -> torch.Tensor:
@@ -185,7 +192,7 @@ def spreader(
     if images > window.turn:
         return lambda rows: scattered(rows, window, images)
     lists, looks = _to_scatter(window, images, device), images * window.looks
-    return lambda rows: _sums(rows.view(looks, -1), lists)
+    return lambda rows: sums(rows.view(looks, -1), lists)
 
 
 def scattered(rows: torch.Tensor, window: Window, images: int) -> torch.Tensor:

@@ -19,11 +19,12 @@ from torch import nn
 from typing_extensions import override
 
 from trainables._core.heads import HEAD_B, HEAD_W, by_gram
+from trainables._core.kernels import Window, bags_of
 from trainables._core.layers import ConvBlock, group_size
 from trainables._core.norms import EPS
 from trainables._core.patterns import first_updated
 from trainables._core.residual import ResidualStage
-from trainables._core.tape import Entry, Maps, Tape, lists_of, windows
+from trainables._core.tape import Bag, Bags, Entry, Maps, Tape, lists_of, repeated, windows
 from trainables._core.views import with_views
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from trainables._core.adapt import Adapted
     from trainables._core.layers import Conv, Layer, Params
     from trainables._core.student import Student, StudentSpec
+
+WAYS = ("gather", "scatter")  # names of a window's index lists
 
 
 def outputs_of(spec: StudentSpec) -> tuple[str, ...]:
@@ -163,7 +166,16 @@ class Adaptation(nn.Module):
         self._windows = sorted(windows(self.network.body), key=str)
         bits = zip(self.network.body, self.spec.pattern, strict=False)
         self._updated = frozenset(n for layer, b in bits if b == "1" for n in layer.names)
+        start = first_updated(self.spec.pattern)
+        again = self.network.body[start:]  # of a block its entry is gathered once
+        again = again[1:] if again and isinstance(again[0], ConvBlock) else again
+        self._summed = frozenset[Window]() if plain else frozenset(windows(again))
         for index, window in enumerate(self._windows):
+            if window in self._summed:
+                for way, (ids, starts) in zip(WAYS, bags_of(window), strict=True):
+                    self.register_buffer(f"{way}{index}", ids)
+                    self.register_buffer(f"{way}_starts{index}", starts)
+                continue
             gather, scatter = lists_of(window)
             self.register_buffer(f"gather{index}", gather)
             if self._updated:  # nothing is gone back through where the head alone is
@@ -177,23 +189,41 @@ class Adaptation(nn.Module):
             x = with_views(x[None], self.spec.views)[0]
             target = labels.repeat(1 + self.spec.views, 1)
         start, entry = first_updated(self.spec.pattern), None
-        before = self._tape(params)
+        bags = self._bags(x.shape[0])
+        before = self._tape(params, bags)
         maps = Maps(x.reshape(x.shape[0], -1, x.shape[-1]), *x.shape[1:3])
         maps, _ = before.through(self.network.body[:start], maps)
         if start == len(self.network.body):
             last = params | self._head_steps(params, self._features(maps), target)
         else:
             entry = Entry(maps.x)
-            last = params | self._suffix_steps(params, maps, start, target, entry)
-        return self._told(last, before, self._tape(last, entry), maps)
+            last = params | self._suffix_steps(params, maps, start, target, entry, bags)
+        return self._told(last, before, self._tape(last, bags, entry), maps)
 
-    def _tape(self, params: Params, entry: Entry | None = None, *, back: bool = False) -> Tape:
+    def _tape(
+        self, params: Params, bags: Bags, entry: Entry | None = None, *, back: bool = False
+    ) -> Tape:
         ways = ("gather", "scatter" if self._updated else "gather")
         lists = {w: (self.get_buffer(f"{ways[0]}{i}"), self.get_buffer(f"{ways[1]}{i}"))
-                 for i, w in enumerate(self._windows)}  # fmt: skip
+                 for i, w in enumerate(self._windows) if w not in self._summed}  # fmt: skip
         updated = self._updated if back else frozenset[str]()
         return Tape(lists, params, self.spec.norm, self._usual, updated=updated, entry=entry,
-                    plain=self._plain)  # fmt: skip
+                    bags=bags, plain=self._plain)  # fmt: skip
+
+    def _bags(self, images: int) -> Bags:
+        """What every step gathers and scatters anew, for all images of this task."""
+        numbers, found = torch.arange(images, dtype=torch.int32), dict[Window, tuple[Bag, Bag]]()
+        for index, window in enumerate(self._windows):
+            if window in self._summed:
+                gather, scatter = (
+                    (self.get_buffer(f"{way}{index}"), self.get_buffer(f"{way}_starts{index}"))
+                    for way in WAYS
+                )
+                pixels = window.height * window.width
+                found[window] = (
+                    repeated(gather, numbers, pixels), repeated(scatter, numbers, window.looks)
+                )  # fmt: skip
+        return found
 
     def _features(self, maps: Maps) -> torch.Tensor:
         return maps.x.mean(1) if self.network.pooled else maps.x.flatten(1)
@@ -234,14 +264,20 @@ class Adaptation(nn.Module):
         return (torch.softmax(z, 1) - target) * (self.spec.inner_rate / target.shape[0])
 
     def _suffix_steps(
-        self, params: Params, maps: Maps, start: int, target: torch.Tensor, entry: Entry
+        self,
+        params: Params,
+        maps: Maps,
+        start: int,
+        target: torch.Tensor,
+        entry: Entry,
+        bags: Bags,
     ) -> Params:
         layers = self.network.body[start:]
         step, head = params, None if self.spec.head == "prototype" else self._head_start(
             params, maps.x, target
         )  # fmt: skip
         for _ in range(self.spec.inner_steps):
-            tape = self._tape(step, entry, back=True)
+            tape = self._tape(step, bags, entry, back=True)
             top, back = tape.through(layers, maps)
             features = self._features(top)
             head = self._head_start(params, features, target) if head is None else head
@@ -255,7 +291,7 @@ class Adaptation(nn.Module):
             if self.spec.pattern[-1] == "1":
                 head = _stepped(head, features, errors)
         if head is None:  # no step: the prototypes of the body as it is
-            top, _ = self._tape(step, entry).through(layers, maps)
+            top, _ = self._tape(step, bags, entry).through(layers, maps)
             head = self._head_start(params, self._features(top), target)
         return step | head
 

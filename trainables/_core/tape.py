@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from trainables._core.kernels import Window, looks_at, seen_by
+from trainables._core.kernels import Window, looks_at, seen_by, sums
 from trainables._core.layers import ConvBlock, group_size, wide
 from trainables._core.norms import EPS
 from trainables._core.residual import ResidualStage
@@ -67,6 +67,8 @@ def _looks_at_itself(window: Window) -> bool:
 
 
 Lists = dict[Window, tuple[torch.Tensor, torch.Tensor]]  # to gather and to scatter, of one image
+Bag = tuple[torch.Tensor, torch.Tensor]  # rows one after the other, and where each sum starts
+Bags = dict[Window, tuple[Bag, Bag]]  # the same for all images of a task
 
 
 def lists_of(window: Window) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,11 +76,21 @@ def lists_of(window: Window) -> tuple[torch.Tensor, torch.Tensor]:
     return looks_at(window).int(), seen_by(window).int()
 
 
+def repeated(bag: Bag, images: torch.Tensor, rows: int) -> Bag:
+    """One image's bag for all, whose numbers are ``images``; each has so many rows."""
+    ids, starts = bag
+    return (
+        (ids + (images * rows).unsqueeze(1)).view(-1),
+        (starts + (images * len(ids)).unsqueeze(1)).view(-1),
+    )
+
+
 class Tape:
     """A pass over layers, which can be gone back once.
 
     Args:
         lists: of every window of these layers.
+        bags: the same of all images, for a call that adds up rows: faster where passes share them.
         params: kernels as matrices ``[k*k*C, O]``, gains and biases ``[O]``.
         norm: batch or group.
         images: that a task usually has; chooses between two ways of the same convolution.
@@ -94,10 +106,12 @@ class Tape:
         norm: str,
         images: int,
         *,
+        bags: Bags,
         updated: frozenset[str] = frozenset(),
         entry: Entry | None = None,
         plain: bool = False,
     ) -> None:
+        self._bags = bags
         self._lists, self._params, self._kind, self._images = lists, params, norm, images
         self._updated, self._entry, self._plain = updated, entry, plain
         self.moved: Params = {}
@@ -169,17 +183,29 @@ class Tape:
         if not self._updated and wide(window, self._images, x.shape[-1]):
             return _by_torch(x, weight, window), _nobody
         at_entry = self._entry is not None and x is self._entry.x
-        rows = self._entry.rows(window, self._lists) if at_entry and self._entry else None
-        rows = _gather(x, window, self._lists) if rows is None else rows
+        rows = self._entry.rows(window, self._gather) if at_entry and self._entry else None
+        rows = self._gather(x, window) if rows is None else rows
 
         def back(g: torch.Tensor) -> torch.Tensor | None:
             if name in self._updated:
                 self.moved[name] = torch.addmm(weight, rows.t(), g, alpha=-1)
             if at_entry:
                 return None
-            return _scatter(torch.mm(g, weight.t()), window, x.shape[-1], self._lists)
+            return self._scatter(torch.mm(g, weight.t()), window, x.shape[-1])
 
         return torch.mm(rows, weight), back
+
+    def _gather(self, x: torch.Tensor, window: Window) -> torch.Tensor:
+        if window not in self._bags:
+            return _gather(x, window, self._lists)
+        rows = sums(x.reshape(-1, x.shape[-1]), self._bags[window][0])
+        return rows.view(-1, window.kernel**2 * x.shape[-1])
+
+    def _scatter(self, g: torch.Tensor, window: Window, channels: int) -> torch.Tensor:
+        if window not in self._bags:
+            return _scatter(g, window, channels, self._lists)
+        pixels = sums(g.view(-1, channels), self._bags[window][1])
+        return pixels.view(-1, window.height * window.width, channels)
 
     def _norm(
         self, prefix: str, y: torch.Tensor, positions: int
@@ -216,10 +242,12 @@ class Entry:
         self.x = x
         self._rows: dict[Window, torch.Tensor] = {}
 
-    def rows(self, window: Window, lists: Lists) -> torch.Tensor:
+    def rows(
+        self, window: Window, gather: Callable[[torch.Tensor, Window], torch.Tensor]
+    ) -> torch.Tensor:
         """Its patches, gathered when they are first asked for."""
         if window not in self._rows:
-            self._rows[window] = _gather(self.x, window, lists)
+            self._rows[window] = gather(self.x, window)
         return self._rows[window]
 
 
