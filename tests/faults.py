@@ -297,6 +297,7 @@ def checkpoints_damaged(cluster: Cluster, folder: Path, chance: random.Random) -
         assert ours.driver is not None
         kill(ours.driver)
         until(lambda: not any(host.actors() for host in cluster.hosts))  # they may be saving still
+        _settle(ours.run)
         before, run = Before(ours), ours.run
         damaged = dict(zip(_with_two(run), chance.sample(_DAMAGES, 3), strict=False))
         assert len(damaged) >= 2, "too few trials ran"
@@ -315,6 +316,14 @@ def checkpoints_damaged(cluster: Cluster, folder: Path, chance: random.Random) -
                 f"the checkpoint of {number} was not named: {notes}"
             )
             assert "went on from meta-iteration" in notes
+
+
+def _settle(run: RunDir) -> None:
+    """Wait until a second has passed in which no checkpoint came or went."""
+    known: list[tuple[str, list[str]]] = []
+    while known != (now := sorted((at, files) for at, _, files in os.walk(run.ray))):
+        known = now
+        time.sleep(1)
 
 
 def _truncated(newest: Path, _: Path, chance: random.Random) -> None:
