@@ -42,7 +42,7 @@ COMMANDS: dict[str, str] = {
     "adaptation": "adaptation --iterations 400 --validation-tasks 300 --test-tasks 400",
     "meta_training": "meta_training --rounds 3",
     "roofline": "roofline",
-    "loading": "loading",
+    "loading": "loading --rounds 3",
     "prediction": "prediction",
     "exported": "exported",
     "compiled": "compiled",

@@ -299,9 +299,10 @@ def checkpoints_damaged(cluster: Cluster, folder: Path, chance: random.Random) -
         until(lambda: not any(host.actors() for host in cluster.hosts))  # they may be saving still
         _settle(ours.run)
         before, run = Before(ours), ours.run
-        damaged = dict(zip(_with_two(run), chance.sample(_DAMAGES, 3), strict=False))
+        lists = {i: _whole(run, i) for i in _with_two(run)}
+        under_way = [i for i, found in lists.items() if (found[0] / "state.pt").exists()]
+        damaged = dict(zip(under_way, chance.sample(_DAMAGES, 3), strict=False))
         assert len(damaged) >= 2, "too few trials ran"
-        lists = {i: _whole(run, i) for i in damaged}
         others = {i: lists[j][1] for i, j in zip(damaged, _turned(damaged), strict=True)}
         for number, damage in damaged.items():
             damage(lists[number][0], others[number], chance)
