@@ -13,13 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from search import checks, registry
 from search.constraints import Constraint  # noqa: TC001 - pydantic reads it
 from search.databases import JOURNAL
-from search.documents import Document, read_mapping
+from search.documents import Document, dump, read_mapping
 from search.entries import write_entry
 from search.errors import UserError, raise_problems
 from search.metrics import Direction  # noqa: TC001 - pydantic reads it
@@ -285,9 +284,7 @@ def dump_sweep(config: SweepConfig) -> str:
     plain["constraints"] = [str(constraint) for constraint in config.constraints]
     ordered = {name: plain[name] for name in SweepConfig.model_fields}
     resolve_paths(ordered, Path.cwd())
-    return yaml.safe_dump(
-        ordered, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
-    )
+    return dump(ordered)
 
 
 def _read(path: Path) -> Document:

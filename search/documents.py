@@ -15,7 +15,7 @@ import yaml
 from search.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 Place: TypeAlias = tuple[str | int, ...]
 
@@ -27,11 +27,30 @@ class _Loader(yaml.SafeLoader):
     """The safe loader, with the numbers of YAML 1.2: ``1e-3`` is one."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which quotes words that the loader would take for such a number."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
+
+
+def dump(values: Mapping[str, Any], *, flow: bool | None = None) -> str:
+    """YAML that is read back as the same values, in their order.
+
+    Args:
+        values: plain Python values.
+        flow: collections in braces: all, none, or, where it is None, the innermost.
+    """
+    text: str = yaml.dump(
+        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100,
+        default_flow_style=flow,
+    )  # fmt: skip
+    return text
 
 
 @dataclass

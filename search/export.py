@@ -8,8 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import yaml
-
 from search import registry
 from search.bundle import (
     CONFIG,
@@ -20,6 +18,7 @@ from search.bundle import (
     seal,
     write_json,
 )
+from search.documents import dump
 from search.entries import write_entry
 from search.errors import UserError
 from search.exported import rounded, save_int8, write_programs
@@ -247,13 +246,7 @@ def _config(config: SweepConfig, settings: Mapping[str, Value], folder: Path) ->
     plain["budget"] = {"trials": 1, "iterations": config.budget.iterations}
     ordered = {name: plain[name] for name in type(config).model_fields if name in plain}
     blocks = [
-        yaml.safe_dump(
-            {name: value},
-            sort_keys=False,
-            allow_unicode=True,
-            width=100,
-            default_flow_style=None if name in _ONE_LINE else False,
-        )
+        dump({name: value}, flow=None if name in _ONE_LINE else False)
         for name, value in ordered.items()
     ]
     return "".join(blocks)
