@@ -98,7 +98,13 @@ def _on_loopback() -> Iterator[None]:
 
 
 def _join(address: str, common: dict[str, Any]) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise UserError(
+            f"A sweep is driven from a node of its cluster, and {address} is the address of a Ray "
+            "client, which is none. Run it there with `--address auto`, or from here with "
+            "`ray job submit -- fewtune sweep FILE --address auto`."
+        )
+    host, _, port = address.rpartition(":")
     try:
         if port.isdecimal():
             socket.create_connection((host, int(port)), timeout=REACH_S).close()

@@ -70,7 +70,9 @@ set_option = click.option(
     help="Override one key of the file, as data.source=omniglot; may be given again.",
 )
 address_option = click.option(
-    "--address", metavar="ADDR", help="A running Ray cluster: auto, or ray://HOST:PORT."
+    "--address",
+    metavar="ADDR",
+    help="A running Ray cluster, of which this machine is a node: auto, or HOST:PORT.",
 )
 from_option = click.option(
     "--from",

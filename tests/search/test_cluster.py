@@ -69,6 +69,13 @@ def test_no_cluster_at_an_address_is_the_users_error(monkeypatch: pytest.MonkeyP
         pytest.fail("connected to nothing")
 
 
+def test_a_ray_client_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    said = r"ray://head:10001 is the address of a Ray client.*`ray job submit -- fewtune sweep FILE"
+    with pytest.raises(UserError, match=said), connected("ray://head:10001"):
+        pytest.fail("connected by a client")
+
+
 def share() -> tuple[SharedData, _data.Dataset]:
     dataset = _data.load("glyphs")
     return SharedData.of(DataConfig(), dataset.fingerprint), dataset
