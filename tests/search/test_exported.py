@@ -95,6 +95,21 @@ def without_tracing(monkeypatch):
     monkeypatch.setattr(_onnx, "write", lambda program, file, *_: file.write_bytes(b"x"))
 
 
+def altered(monkeypatch, change):
+    """Has each run of an adaptation say what ``change`` makes of its number and its tensors."""
+    monkeypatch.setattr(_onnx, "missing", lambda: ["onnx"])
+    runs = []
+
+    class Altered(Adaptation):
+        @override
+        def forward(self, *given):
+            runs.append(1)
+            return change(len(runs), super().forward(*given))
+
+    monkeypatch.setattr(exported, "Adaptation", Altered)
+    return runs
+
+
 def test_a_program_that_says_something_else_is_refused(without_tracing, monkeypatch, tmp_path):
     monkeypatch.setattr(_onnx, "missing", lambda: ["onnx"])
     one = bundles.student()
@@ -133,17 +148,10 @@ def test_an_onnx_program_that_says_something_else_is_refused(
 def test_a_task_may_fall_on_the_other_side_of_a_corner(
     without_tracing, monkeypatch, tmp_path, off, passes
 ):
-    monkeypatch.setattr(_onnx, "missing", lambda: ["onnx"])
-    one, runs = bundles.student(), []
+    def cornered(run, told):
+        return tuple(x + 1e-3 for x in told) if run <= off else told
 
-    class Cornered(Adaptation):
-        @override
-        def forward(self, *given):
-            runs.append(1)
-            told = super().forward(*given)
-            return tuple(x + 1e-3 for x in told) if len(runs) <= off else told
-
-    monkeypatch.setattr(exported, "Adaptation", Cornered)
+    one, runs = bundles.student(), altered(monkeypatch, cornered)
     if passes:
         assert write_programs(tmp_path, one, 5, 1) == ["adaptation.pt2", "student.pt2"]
         assert len(runs) == 1 + exported.MORE + 1
@@ -157,17 +165,11 @@ def test_one_number_that_is_none_is_refused_wherever_it_stands(
     without_tracing, monkeypatch, tmp_path, number
 ):
     """No corner explains it, so that other tasks are not asked."""
-    monkeypatch.setattr(_onnx, "missing", lambda: ["onnx"])
-    one, runs = bundles.student(), []
 
-    class Broken(Adaptation):
-        @override
-        def forward(self, *given):
-            runs.append(1)
-            *first, last = super().forward(*given)
-            return (*first, torch.full_like(last, number) if len(runs) == 1 else last)
+    def broken(run, told):
+        return (*told[:-1], torch.full_like(told[-1], number)) if run == 1 else told
 
-    monkeypatch.setattr(exported, "Adaptation", Broken)
+    one, runs = bundles.student(), altered(monkeypatch, broken)
     with pytest.raises(FailedError, match=r"adaptation\.pt2 differs from the engine by inf,"):
         write_programs(tmp_path, one, 5, 1)
     assert len(runs) == 1
