@@ -24,7 +24,7 @@ from trainables._core.layers import ConvBlock, group_size
 from trainables._core.norms import EPS
 from trainables._core.patterns import first_updated
 from trainables._core.residual import ResidualStage
-from trainables._core.tape import Bag, Bags, Entry, Maps, Tape, lists_of, repeated, windows
+from trainables._core.tape import Bags, Entry, Maps, Tape, lists_of, repeated, windows
 from trainables._core.views import with_views
 
 if TYPE_CHECKING:
@@ -212,7 +212,8 @@ class Adaptation(nn.Module):
 
     def _bags(self, images: int) -> Bags:
         """What every step gathers and scatters anew, for all images of this task."""
-        numbers, found = torch.arange(images, dtype=torch.int32), dict[Window, tuple[Bag, Bag]]()
+        numbers = torch.arange(images, dtype=torch.int32)
+        found: Bags = {}
         for index, window in enumerate(self._windows):
             if window in self._summed:
                 gather, scatter = (
