@@ -297,12 +297,10 @@ def checkpoints_damaged(cluster: Cluster, folder: Path, chance: random.Random) -
         assert ours.driver is not None
         kill(ours.driver)
         until(lambda: not any(host.actors() for host in cluster.hosts))  # they may be saving still
-        _settle(ours.run)
         before, run = Before(ours), ours.run
-        lists = {i: _whole(run, i) for i in _with_two(run)}
-        under_way = [i for i, found in lists.items() if (found[0] / "state.pt").exists()]
-        damaged = dict(zip(under_way, chance.sample(_DAMAGES, 3), strict=False))
+        damaged = dict(zip(_with_two(run), chance.sample(_DAMAGES, 3), strict=False))
         assert len(damaged) >= 2, "too few trials ran"
+        lists = {i: _whole(run, i) for i in damaged}
         others = {i: lists[j][1] for i, j in zip(damaged, _turned(damaged), strict=True)}
         for number, damage in damaged.items():
             damage(lists[number][0], others[number], chance)
@@ -319,21 +317,18 @@ def checkpoints_damaged(cluster: Cluster, folder: Path, chance: random.Random) -
             assert "went on from meta-iteration" in notes
 
 
-def _settle(run: RunDir) -> None:
-    """Wait until a second has passed in which no checkpoint came or went."""
-    known: list[tuple[str, list[str]]] = []
-    while known != (now := sorted((at, files) for at, _, files in os.walk(run.ray))):
-        known = now
-        time.sleep(1)
+def _files(checkpoint: Path) -> list[Path]:
+    """All of it: a state and its digests, or, where a trial was at its end, its student."""
+    return sorted((f for f in checkpoint.rglob("*") if f.is_file()), reverse=True)
 
 
 def _truncated(newest: Path, _: Path, chance: random.Random) -> None:
-    file = chance.choice([newest / "state.pt", newest / "digest.json"])
+    file = chance.choice(_files(newest))
     file.write_bytes(file.read_bytes()[: chance.randrange(file.stat().st_size)])
 
 
 def _flipped(newest: Path, _: Path, chance: random.Random) -> None:
-    file = chance.choice([newest / "state.pt", newest / "digest.json"])
+    file = chance.choice(_files(newest))
     data = bytearray(file.read_bytes())
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     file.write_bytes(bytes(data))
