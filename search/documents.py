@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Place: TypeAlias = tuple[str | int, ...]
 
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_BREAKS = set("\x85\u2028\u2029")
 _MOST_NODES = 20_000  # a sweep file has a few dozen; aliases of aliases can make billions
 
 
@@ -28,9 +29,17 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """The safe dumper, which quotes words that the loader would take for such a number."""
+    """The safe dumper, which quotes words that the loader would take for something else."""
 
 
+def _word(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """A word; line breaks of Unicode stay breaks in double quotes alone."""
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style='"' if _BREAKS & set(text) else None
+    )
+
+
+_Dumper.add_representer(str, _word)
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
