@@ -8,13 +8,13 @@ READY := .venv/.ready
 sweep: $(READY)  ## the quickstart: embedded data, a few minutes on two cores
 	$(BIN)/fewtune sweep
 
+# those that start a Ray use both cores already, the others go two at a time, here and in `slow`;
 # branch coverage over both; below the threshold of pyproject.toml the second one fails, and
 # `coverage report` names the lines
 test: $(READY)  ## every fast test, and those that start a local Ray
-	$(BIN)/python -m pytest --durations=10 --cov --cov-report= --cov-fail-under=0
+	$(BIN)/python -m pytest --durations=10 -n 2 --cov --cov-report= --cov-fail-under=0
 	$(BIN)/python -m pytest --durations=10 -m "cluster and not slow" --cov --cov-append --cov-report=
 
-# those that start a Ray use both cores already; the others go two at a time
 slow: $(READY)  ## the heavy tests and the independent references, which CI runs too
 	$(BIN)/python -m pytest --durations=20 -n 2 -m "(slow or reference) and not (cluster or alone)"
 	$(BIN)/python -m pytest --durations=20 -m "(slow or reference) and (cluster or alone) and not faults"
