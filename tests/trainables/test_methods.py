@@ -216,10 +216,25 @@ def test_steps_hold_the_tasks_own_classifier(data):  # noqa: F811
 def test_what_the_teacher_said_while_learning_is_what_it_says_when_asked(data):  # noqa: F811
     one = make("meta_distillation", data, **{"teacher.width": 6, "distillation.outer": 1.0})
     episodes = one.rig.episodes()
+    one.guide.rig.chunks.size = 1
     adviser, _ = teacher_step(one.guide, episodes)
+    assert len(adviser.runs) == 2
     asked = adviser.words(episodes.query).logits
     torch.testing.assert_close(adviser.on_query(episodes), asked)
     assert adviser.query_logits is not None
+    heard = adviser.support
+    assert heard is not None
+    assert adviser.on_support(episodes, 0) is heard
+    assert not heard.logits.requires_grad
+    assert not heard.features.requires_grad
+    again = adviser.words(episodes.support)
+    torch.testing.assert_close(heard.logits, again.logits)
+    torch.testing.assert_close(heard.features, again.features)
+    assert len(adviser.on_support(episodes, 1).logits[0]) == 2 * len(heard.logits[0])
+    plain = make("meta_distillation", data, **{"teacher.width": 6, "normalisation": "transductive"})
+    unmeasured, _ = teacher_step(plain.guide, episodes)
+    assert unmeasured.support is None
+    assert unmeasured.on_support(episodes, 0).logits.shape == heard.logits.shape
     fixed = adapted_teacher(one.guide, episodes)
     assert fixed.query_logits is None
     assert fixed.on_query(episodes).shape == asked.shape

@@ -134,11 +134,16 @@ class Adapted:
 
     def statistics(self, step: int) -> Statistics:
         """The support set's statistics in every norm after ``step`` steps, differentiable."""
-        stats = Statistics()
+        return self.measured(step)[0]
+
+    def measured(self, step: int) -> tuple[Statistics, torch.Tensor | None]:
+        """The same and the support set's features ``[B, M, F]``, where that took a pass."""
+        stats, features = Statistics(), None
         if self.network.measures and self.start < len(self.network.body):
             span = slice(self.start, None)
-            self.network.run(self.params(step), self.prefix, stats, span, self.rows)
-        return Statistics(values=self.prefix_stats.values + stats.values)
+            x = self.network.run(self.params(step), self.prefix, stats, span, self.rows)
+            features = self.network.features(x)
+        return Statistics(values=self.prefix_stats.values + stats.values), features
 
 
 def cross_entropy(labels: torch.Tensor) -> InnerLoss:
@@ -300,7 +305,7 @@ def _exactly(run: Adapted, labels: Labels, rule: Rule, loss: InnerLoss) -> Itera
             value, [step[n] for n in updated], create_graph=True, materialize_grads=True
         )  # a loss on features alone leaves the head where it is
         moved = zip(updated, grads, strict=True)
-        step = step | {n: torch.sub(step[n], g, alpha=rule.rate) for n, g in moved}
+        step = step | {n: torch.add(step[n], g, alpha=-rule.rate) for n, g in moved}
         yield step
 
 

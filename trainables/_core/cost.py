@@ -68,7 +68,11 @@ def adapt_macs(
 
 
 def head_macs(features: int, *, steps: int, ways: int, images: int) -> int:
-    """All steps of the head alone: logits, moves of the logits, the classifier at the end."""
+    """All steps of the head alone: logits, moves of the logits, the classifier at the end.
+
+    What the sums ask for: ``lone_head`` multiplies with -Y along, ``images**2 * ways`` more a step,
+    because that takes one call less.
+    """
     if steps == 0:
         return 0
     product = images * features * ways

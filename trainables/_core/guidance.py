@@ -20,6 +20,8 @@ from trainables._core.settings import MethodConfig, StudentSettings
 from trainables._core.views import view_labels, with_views
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trainables._core.adapt import Adapted, InnerLoss
     from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape
 
@@ -70,6 +72,11 @@ class Words:
     def of(self, tasks: slice) -> Words:
         """Of some of the tasks."""
         return Words(self.logits[tasks], self.features[tasks])
+
+    @staticmethod
+    def joined(parts: Sequence[Words]) -> Words:
+        """Of all tasks, from what was said of some after the others."""
+        return Words(torch.cat([w.logits for w in parts]), torch.cat([w.features for w in parts]))
 
 
 def build_teacher(
@@ -132,6 +139,13 @@ class Adviser:
     teacher: Teacher
     runs: list[Adapted]
     query_logits: torch.Tensor | None = None  # [B, Q, N], where learning has asked for them
+    support: Words | None = None  # on the support images, where learning has measured them
+
+    def on_support(self, episodes: Episodes, views: int) -> Words:
+        """What it says of the support images of these episodes and so many views of each."""
+        if self.support is not None and views == 0:
+            return self.support
+        return self.words(with_views(episodes.support, views))
 
     def on_query(self, episodes: Episodes) -> torch.Tensor:
         """Its logits ``[B, Q, N]`` of the query images of these episodes."""
@@ -143,22 +157,29 @@ class Adviser:
     def words(self, images: torch.Tensor) -> Words:
         """What it says of images ``[B, M, H, W, C]`` of the data's own size."""
         parts = images.split([len(run.prefix) for run in self.runs])
-        said = side_by_side(self._say, list(zip(self.runs, parts, strict=True)))
-        return Words(torch.cat([w.logits for w in said]), torch.cat([w.features for w in said]))
+        return Words.joined(side_by_side(self._say, list(zip(self.runs, parts, strict=True))))
 
     def _say(self, pair: tuple[Adapted, torch.Tensor]) -> Words:
         run, images = pair
         rig, last = self.teacher.rig, len(run.steps) - 1
         stats = run.statistics(last).replayed() if rig.setting.inductive else None
         params = run.params(last)
-        features = rig.network.features(rig.network.run(params, images, stats))
-        return Words(head_logits(features, params[HEAD_W], params[HEAD_B]), features)
+        return _words(run, rig.network.features(rig.network.run(params, images, stats)))
+
+
+def _words(run: Adapted, features: torch.Tensor) -> Words:
+    """What the classifier after the last step says of these features."""
+    params = run.params(len(run.steps) - 1)
+    return Words(head_logits(features, params[HEAD_W], params[HEAD_B]), features)
 
 
 def teacher_step(teacher: Teacher, episodes: Episodes) -> tuple[Adviser, dict[str, float]]:
     """One meta-iteration of the teacher; the adapted one is what the student will hear."""
     met, said = maml_update(teacher.rig, teacher.outer, episodes)
-    return Adviser(teacher, [m.run for m in met], torch.cat([m.logits for m in met])), said
+    runs, logits = [m.run for m in met], torch.cat([m.logits for m in met])
+    seen = [_words(m.run, m.features) for m in met if m.features is not None]
+    support = Words.joined(seen) if len(seen) == len(met) else None
+    return Adviser(teacher, runs, logits, support), said
 
 
 def adapted_teacher(teacher: Teacher, episodes: Episodes) -> Adviser:
@@ -233,7 +254,7 @@ def student_step(
         distillation: losses and weights.
         with_labels: False drops CE from the inner loss (Fixed Teacher).
     """
-    on_support = adviser.words(with_views(episodes.support, rig.setting.views))
+    on_support = adviser.on_support(episodes, rig.setting.views)
     on_query = adviser.on_query(episodes) if distillation.outer > 0 else None
 
     def objective(part: Episodes) -> Objective[None]:

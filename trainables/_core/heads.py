@@ -2,7 +2,8 @@
 
 ``prototype`` (Proto-MAML, Triantafillou et al. 2020): w_c = 2 s mu_c, b_c = -s |mu_c|^2, any
 number of classes; zero steps of it is a prototype classifier. The learned scale s is our addition:
-with s = 1 the support predictions saturate before the first step.
+with s = 1 the support predictions saturate before the first step. It counts without its sign: an
+optimiser's step may be larger than s, and features learn to lie far from their own prototypes then.
 ``shared`` (Ye & Chao 2022): one meta-learned vector copied to every class, any number of classes.
 ``linear`` (MAML): a meta-learned row per class; the number of classes is fixed at training.
 """
@@ -25,7 +26,7 @@ HEAD_W, HEAD_B = "head.W", "head.b"  # a task's own classifier, [B, N, F] and [B
 START_SPREAD = 2.0  # s starts at this over F: our default, by measurement
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels:
     """Classes of a task's images: ``ids [M]`` in 0..N-1, and one-hot, ``target [M, N]``.
 
@@ -113,7 +114,7 @@ class Head:
         tasks, ways = features.shape[:-2], labels.target.shape[1]
         if self.kind == "prototype":
             means = labels.means(features)
-            scale = params["head.scale"]
+            scale = params["head.scale"].abs()
             # the bias not by way of the weights: a step asks for the gradient of each alone
             return means * (2 * scale), (means * means).sum(-1) * -scale
         weight, bias = params["head.weight"], params["head.bias"]

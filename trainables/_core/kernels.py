@@ -53,7 +53,7 @@ class Window:
         return max(1, MOST_INDICES // self.looks)
 
 
-# rows to add up and where each sum starts; or numbers to pick and whether they are any
+# rows to add up and where each sum starts; or numbers to pick and the one in front of all
 Lists = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -89,10 +89,10 @@ def _to_scatter(window: Window, images: int, device: torch.device) -> Lists:
 @lru_cache(maxsize=64)
 @torch.inference_mode(mode=False)
 def _to_pick(window: Window, channels: int, device: torch.device) -> Lists:
-    """Of every number that is looked at in one image its place, and 1; 0 where it is padding."""
-    seen = looks_at(window).to(device)
-    places = (seen - 1).clamp_min(0)[:, None] * channels + torch.arange(channels, device=device)
-    return places.view(-1), (seen > 0).float().repeat_interleave(channels)
+    """Of every number that is looked at in one image its place behind a 0, the padding; and it."""
+    seen = looks_at(window).to(device)[:, None]
+    places = (seen - 1) * channels + torch.arange(1, channels + 1, device=device)
+    return torch.where(seen > 0, places, 0).view(-1), torch.zeros(1, 1, device=device)
 
 
 def bags_of(window: Window) -> tuple[Lists, Lists]:
@@ -157,8 +157,9 @@ def _number_by_number(pixels: torch.Tensor, window: Window) -> torch.Tensor:
 
 
 def _picked(images: torch.Tensor, lists: Lists) -> torch.Tensor:
-    places, inside = lists
-    return images.index_select(1, places).mul_(inside)
+    places, padding = lists
+    framed = torch.cat([padding.expand(len(images), 1), images], 1)
+    return framed.index_select(1, places)
 
 
 def looker(

@@ -30,6 +30,7 @@ Shape = tuple[int, ...]
 GROUP_CHANNELS = 8  # channels per group of the norm without batch statistics: our default
 MANY_ROWS, MANY_PATCHES = 1024, 2**19  # beyond both, torch's convolution is faster: measured
 ONCE_ROWS, ONCE_PATCHES = 512, 2**17  # the same where it is differentiated once
+ALONE_LOOKS = 2**17  # patches of one task, not differentiated; twice as many at stride 2: measured
 
 
 @dataclass
@@ -67,7 +68,7 @@ def conv(
     if rows is None:
         window = Window(x.shape[2], x.shape[3], weight.shape[-3], stride)
         if wide(window, x.shape[1], x.shape[-1]):
-            return _wide_conv(x, weight, stride)
+            return _wide_conv(x, weight, window)
         rows = patches(x, window)
     return product(rows, matrix(weight))
 
@@ -96,7 +97,7 @@ def _fused(
         weight, shift = weight * scale, torch.addcmul(bias, mean, scale, value=-1)
     if by_torch:
         kernel = weight.permute(3, 2, 0, 1)
-        y = F.conv2d(images.permute(0, 3, 1, 2), kernel, shift, stride, weight.shape[0] // 2)
+        y = F.conv2d(_channels_second(images), kernel, shift, stride, weight.shape[0] // 2)
     else:
         rows = patches(images.unsqueeze(0), window).squeeze(0) if rows is None else rows
         kernel = weight.flatten(0, 2)
@@ -126,23 +127,38 @@ def wide(window: Window, images: int, channels: int, *, once: bool = False) -> b
     return rows > most and rows * window.kernel**2 * channels > most_patches
 
 
-def _wide_conv(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
+def wide_alone(window: Window, images: int, channels: int) -> bool:
+    """The same for a CPU and a task that is alone, where nobody differentiates."""
+    looks = images * window.looks * channels
+    return channels > 1 and looks >= ALONE_LOOKS * window.stride
+
+
+def convolved(x: torch.Tensor, weight: torch.Tensor, window: Window) -> torch.Tensor:
+    """Rows ``[M*h*w, O]`` by torch's own routine, of images and a kernel in whatever shape."""
+    channels, out, k = x.shape[-1], weight.shape[-1], window.kernel
+    maps = _channels_second(x.reshape(-1, window.height, window.width, channels))
+    kernel = weight.view(k, k, channels, out).permute(3, 2, 0, 1)
+    y = F.conv2d(maps, kernel, None, window.stride, k // 2)
+    return y.permute(0, 2, 3, 1).reshape(-1, out)
+
+
+def _channels_second(images: torch.Tensor) -> torch.Tensor:
+    """``[M, H, W, C] -> [M, C, H, W]``, whose strides tell torch that channels are last.
+
+    A lone channel's stride means nothing and may be whatever a view left there; torch reads it all
+    the same, and sends every map behind it through its slower routines for images first.
+    """
+    if images.shape[-1] == 1:
+        images = images.squeeze(-1).unsqueeze(-1)
+    return images.permute(0, 3, 1, 2)
+
+
+def _wide_conv(x: torch.Tensor, weight: torch.Tensor, window: Window) -> torch.Tensor:
     """The same by torch's own routine, one call a task where each has its own weights."""
-
-    def one(images: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        y = F.conv2d(
-            images.permute(0, 3, 1, 2),
-            kernel.permute(3, 2, 0, 1),
-            None,
-            stride,
-            kernel.shape[0] // 2,
-        )
-        return y.permute(0, 2, 3, 1).reshape(-1, kernel.shape[-1])
-
     if weight.dim() == 5:
-        parts = [one(*pair) for pair in zip(x, weight, strict=True)]
+        parts = [convolved(*pair, window) for pair in zip(x, weight, strict=True)]
         return torch.stack(parts) if len(parts) > 1 else parts[0][None]
-    return one(x.flatten(0, 1), weight).view(len(x), -1, weight.shape[-1])
+    return convolved(x, weight, window).view(len(x), -1, weight.shape[-1])
 
 
 def norm(
@@ -362,5 +378,6 @@ class ConvBlock(Layer):
     ) -> torch.Tensor:
         (c,) = self.convs()
         stride = self.window.stride
-        x = self.convolved(c, params, x, stride, stats, relu=True, rows=rows, once=once)
-        return pool(x) if self.down == "pool" else x
+        pooled = self.down == "pool"  # a ReLU behind it is the same, of a quarter of the numbers
+        x = self.convolved(c, params, x, stride, stats, relu=not pooled, rows=rows, once=once)
+        return F.relu(pool(x)) if pooled else x

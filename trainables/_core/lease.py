@@ -7,7 +7,8 @@ pieces under way, and no new one begins before it ends.
 Two files are locked with ``flock``. A lock goes with its process, however that ends, and needs no
 server, so a sweep's actors, a second sweep and a single `train` on the node all see each other.
 ``flock`` lets new sharers pass a waiting measurer, hence the second file, a turnstile: everybody
-goes through it one by one, and a measurer stays in it until it is done.
+goes through it one by one, and a measurer stays in it until it is done. Nor does ``flock`` keep a
+queue, so who has measured asks again only when those who wait have had a try.
 
 What it cannot hold back are other programs, other users of the machine, and containers with a
 temporary folder of their own; what they do to a time shows in its spread (``timing``).
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 300.0  # our default: longer than a meta-iteration, so the holder was stopped (Ctrl-Z)
 SHORTEST_S, LONGEST_S = 0.0005, 0.01  # between two tries for a lock
+COURTESY_S = 2 * LONGEST_S  # from one measurement to the next: who waits tries in between
 
 
 class LeaseError(OSError):
@@ -44,7 +46,7 @@ class Lease:
         clock: of the waiting.
 
     Attributes:
-        waited_s: how long this process has waited, all told.
+        waited_s: how long this process has waited for others, all told.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Lease:
         self.folder, self.patience_s, self.waited_s = folder, patience_s, 0.0
         self._clock = clock
         self._process, self._turnstile, self._room = 0, -1, -1
-        self._held = ""
+        self._held, self._measured = "", float("-inf")
 
     @contextmanager
     def shared(self) -> Iterator[bool]:
@@ -98,8 +100,14 @@ class Lease:
             yield True
             return
         self._open()
+        early = self._measured + COURTESY_S - self._clock()
+        if early > 0:
+            time.sleep(early)
         had = self._wait(self._turnstile, fcntl.LOCK_EX) and self._wait(self._room, fcntl.LOCK_EX)
-        yield from self._inside("exclusive", had=had)
+        try:
+            yield from self._inside("exclusive", had=had)
+        finally:
+            self._measured = self._clock()
 
     def _inside(self, how: str, *, had: bool) -> Iterator[bool]:
         self._held = how

@@ -5,11 +5,15 @@ takes as long as what it computes, and so does what Python does between two; her
 calls. With the features' Gram matrix K = f f^T + 1, E being softmax(z) - Y and s = alpha / M,
 
     z_(t+1) = z_t - s K E_t,      W_T = W_0 - s (sum_t E_t)^T f,      b_T = b_0 - s sum of its rows
+
+A step is two calls: softmax writes above -Y in a matrix that is there, and [K K] times that is K E.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from threading import get_ident
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -22,6 +26,31 @@ if TYPE_CHECKING:
     from trainables._core.blocks import Lane
     from trainables._core.heads import Head, Labels
     from trainables._core.layers import Params, Statistics
+
+
+TURN = 10  # steps whose errors have room before they are added up: our default
+
+
+class Room(NamedTuple):
+    """Where the errors of a turn's steps are written, each as softmax(z) above -Y."""
+
+    probabilities: Sequence[torch.Tensor]  # of every step [M, N], for softmax
+    errors: Sequence[torch.Tensor]  # of every step [2 M, N], both
+    stacked: torch.Tensor  # [2 TURN, M, N], all of it: its sum is that of the errors
+
+    @classmethod
+    def of(cls, labels: Labels) -> Room:
+        """For tasks with these labels."""
+        images, ways = labels.target.shape
+        both = labels.target.new_empty(TURN, 2 * images, ways)
+        both[:, images:] = -labels.target
+        return cls(both[:, :images].unbind(), both.unbind(), both.view(-1, images, ways))
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # whoever asks first
+def _kept_room(labels: Labels, _thread: int) -> Room:
+    return Room.of(labels)
 
 
 def lone_head(
@@ -46,7 +75,7 @@ def lone_head(
         stats: takes what the norms measure.
         steps: T, two or more.
         rate: alpha.
-        tick: called once the start is ready and after every step.
+        tick: called once the start is ready and after every step; adapts nothing itself.
 
     Returns:
         The last map ``[1, M, h, w, C]``, and the classifier after T steps.
@@ -55,23 +84,41 @@ def lone_head(
     last = alone(through, meta, support, stats, None)
     f = last.view(images, -1)
     gram = torch.mm(f, f.t())
-    w, times, b = _start(head, meta, f, gram, labels)
-    z = torch.addmm(b, f, w.t(), alpha=times)
+    w, times, b, z = _start(head, meta, f, gram, labels)
     gram.add_(1)
-    step, target = -rate / images, labels.target
+    gram_twice = torch.cat((gram, gram), 1)
+    del gram
+    on_cpu = labels.target.is_cpu  # elsewhere every task has labels of its own
+    probabilities, errors, stacked = _kept_room(labels, get_ident()) if on_cpu else Room.of(labels)
+    step, turns = -rate / images, None
     tick()
-    error = torch.softmax(z, 1).sub_(target)
-    errors = [error]
+    if z is None:  # every class alike: softmax says 1 / N, whatever the logits are
+        probabilities[0].fill_(1 / labels.target.shape[1])
+        z = torch.mm(gram_twice, errors[0]).mul_(step)
+    else:
+        torch.softmax(z, 1, out=probabilities[0])
+        z.addmm_(gram_twice, errors[0], alpha=step)  # into a tensor of its own it would take longer
     tick()
-    for _ in range(steps - 1):
-        z = torch.addmm(z, gram, error, alpha=step)
-        error = torch.softmax(z, 1).sub_(target)
-        errors.append(error)
+    at = 1
+    for _ in range(steps - 2):
+        torch.softmax(z, 1, out=probabilities[at])
+        z.addmm_(gram_twice, errors[at], alpha=step)
+        at += 1
+        if at == TURN:
+            turns, at = _added_up(turns, stacked), 0
         tick()
-    total = torch.stack(errors).sum(0)
+    torch.softmax(z, 1, out=probabilities[at])
+    total = _added_up(turns, stacked[: 2 * at + 2])
     w = torch.addmm(w, total.t(), f, beta=times, alpha=step)
     b = torch.add(b, total.sum(0), alpha=step)
+    tick()
     return last, {HEAD_W: w.unsqueeze(0), HEAD_B: b.unsqueeze(0)}
+
+
+def _added_up(turns: torch.Tensor | None, stacked: torch.Tensor) -> torch.Tensor:
+    """The sum of the errors so far, with those of one more turn."""
+    total = stacked.sum(0)
+    return total if turns is None else total.add_(turns)
 
 
 def _start(
@@ -80,15 +127,25 @@ def _start(
     f: torch.Tensor,
     gram: torch.Tensor,
     labels: Labels,
-) -> tuple[torch.Tensor, float, torch.Tensor]:
-    """The weights a task starts with, but for a number that they are to be taken times; biases."""
+) -> tuple[torch.Tensor, float, torch.Tensor, torch.Tensor | None]:
+    """What a task starts with.
+
+    Returns:
+        Weights but for a number that they are to be taken times; that number; biases; and the
+        images' logits, None for logits that are the same of every class.
+    """
     if head.kind == "shared":
         ways = labels.target.shape[1]
-        return meta["head.weight"].expand(ways, -1), 1.0, meta["head.bias"].expand(ways)
-    scale = meta["head.scale"]
-    means = f if labels.shots == 1 else labels.means(f)
-    squares = gram.diagonal() if labels.shots == 1 else (means * means).sum(1)
+        return meta["head.weight"].expand(ways, -1), 1.0, meta["head.bias"].expand(ways), None
+    scale, once = meta["head.scale"], labels.shots == 1
+    means = f if once else labels.means(f)
+    squares = gram.diagonal() if once else (means * means).sum(1)
     if scale.is_cuda:  # its number would be waited for
-        return means * (2 * scale), 1.0, squares * -scale
-    number = scale.item()
-    return means, 2 * number, squares * -number
+        w, b = means * (2 * scale.abs()), squares * -scale.abs()
+        return w, 1.0, b, torch.addmm(b, f, w.t())
+    number = abs(scale.item())
+    b = squares * -number
+    # one image a class is its own prototype, and its products with the others are there already
+    twice = 2 * number
+    z = torch.add(b, gram, alpha=twice) if once else torch.addmm(b, f, means.t(), alpha=twice)
+    return means, twice, b, z

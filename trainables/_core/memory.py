@@ -1,13 +1,15 @@
 """Peak memory of an adaptation, measured: the bytes of all its tensors at the worst moment.
 
 What counts is what adapting to one task takes on top of the student's stored weights and the
-task's support images: views, maps, patches, gradients, the task's own copy of what is updated,
-and the index lists of gather and scatter, which are made once per shape and stay. What is alive
-together counts together; a tensor that is gone makes room.
+task's support images: views, maps, patches, gradients, the task's own copy of what is updated, and
+what is made once and stays: for a shape the index lists of gather and scatter, for labels the room
+for the errors of a head that is updated alone. What is alive together counts together; a tensor
+that is gone makes room.
 
-On a CPU every operation of torch is watched and every storage counted from its making to its
-end, so two measurements agree to the byte; what a routine borrows within one call is not seen. On
-a GPU torch's own allocator tells its peak, in its own blocks.
+On a CPU every operation of torch is watched and every storage counted from its making to its end,
+so two measurements agree to the byte; what a routine borrows within one call is not seen: torch's
+own convolution, which large maps take, lays its patches out there. On a GPU torch's own allocator
+tells its peak, in its own blocks.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from trainables._core.evaluate import Setting
     from trainables._core.networks import Network
 
-STEPS = 2  # the second step meets all that a step can meet; later ones need no more
+STEPS = 2  # the second step meets all that a step can meet; later ones need no more to speak of
 
 
 def held_mib(device: str) -> float | None:

@@ -28,8 +28,16 @@ def query_logits(adapted: Adapted, query: torch.Tensor, *, inductive: bool) -> t
 
     Inductive: normalised with the support set's statistics; otherwise with the query batch's.
     """
+    return judged(adapted, query, inductive=inductive)[0]
+
+
+def judged(
+    adapted: Adapted, query: torch.Tensor, *, inductive: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The same, and the support set's features ``[B, M, F]`` where its pass was needed for it."""
     last = len(adapted.steps) - 1
-    return adapted.logits(last, query, adapted.statistics(last) if inductive else None)
+    stats, features = adapted.measured(last) if inductive else (None, None)
+    return adapted.logits(last, query, stats), features
 
 
 def task_loss(z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

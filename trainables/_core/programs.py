@@ -162,7 +162,8 @@ class Adaptation(nn.Module):
         self.spec, self.network = student.spec, student.spec.network()
         self._usual, self._plain = images, plain
         self.read = _Images(student.spec)
-        self.weights = _Weights(student.params, int8=int8, flat=True)
+        own = {n: p.abs() if n == "head.scale" else p for n, p in student.params.items()}
+        self.weights = _Weights(own, int8=int8, flat=True)
         self._windows = sorted(windows(self.network.body), key=str)
         bits = zip(self.network.body, self.spec.pattern, strict=False)
         self._updated = frozenset(n for layer, b in bits if b == "1" for n in layer.names)
@@ -212,8 +213,10 @@ class Adaptation(nn.Module):
 
     def _bags(self, images: int) -> Bags:
         """What every step gathers and scatters anew, for all images of this task."""
-        numbers = torch.arange(images, dtype=torch.int32)
         found: Bags = {}
+        if not self._summed:  # what nobody reads would stay in the program
+            return found
+        numbers = torch.arange(images, dtype=torch.int32)
         for index, window in enumerate(self._windows):
             if window in self._summed:
                 gather, scatter = (

@@ -119,10 +119,13 @@ class ResidualStage(Layer):
         once: bool = False,
     ) -> torch.Tensor:
         for index in range(self.blocks):
-            x = self._forward_block(index, params, x, stats, once=once)
-        return pool(x) if self.kind == "triple" else x
+            x = self._summed(index, params, x, stats, once=once)
+            if self.kind == "triple" and index + 1 == self.blocks:
+                return F.relu(pool(x))  # of a quarter of the numbers the same as in front of it
+            x = x.relu_()
+        return x
 
-    def _forward_block(
+    def _summed(
         self,
         index: int,
         params: Mapping[str, torch.Tensor],
@@ -140,4 +143,4 @@ class ResidualStage(Layer):
         if short is not None:
             stride = self.stride_of(index, None)
             x = self.convolved(short, params, x, stride, stats, relu=False, once=once)
-        return F.relu(x + y)
+        return x + y

@@ -16,7 +16,7 @@ from trainables._core.episodes import Episodes, ImageData, Sampler, TaskShape, r
 from trainables._core.evaluate import Setting
 from trainables._core.lease import node
 from trainables._core.observe import Model, adaptation_of, conclude, told_of_training
-from trainables._core.outer import Objective, learn, query_logits, task_loss
+from trainables._core.outer import Objective, judged, learn, task_loss
 from trainables._core.parallel import Chunks
 from trainables._core.student import StudentSpec
 from trainables._core.views import view_labels, with_views
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trainables._core.settings import MethodConfig, StudentSettings
 
 
-CHUNK_MACS = 1_000_000_000  # forward multiply-accumulates of tasks that go together: measured
+CHUNK_MACS = 4_000_000_000  # forward multiply-accumulates of tasks that go together: measured
 MOST_TOGETHER = 8  # tasks, on a CPU: more gain nothing there
 
 
@@ -138,9 +138,10 @@ def together(network: Network, shape: TaskShape, tasks: int, device: str) -> int
     """
     if device != "cpu":
         return tasks
-    images = shape.ways * (shape.shots + shape.queries)
-    few = min(MOST_TOGETHER, CHUNK_MACS // (images * network.macs(shape.ways)))
-    return max(1, min(few, math.ceil(tasks / torch.get_num_threads())))
+    threads, images = torch.get_num_threads(), shape.ways * (shape.shots + shape.queries)
+    few = max(1, min(MOST_TOGETHER, CHUNK_MACS // (images * network.macs(shape.ways))))
+    turns = math.ceil(tasks / (threads * few))  # of every thread; none is to wait for another
+    return math.ceil(tasks / (threads * turns))
 
 
 def student_rig(
@@ -173,6 +174,7 @@ class Met(NamedTuple):
 
     run: Adapted
     logits: torch.Tensor  # of the query images, [B, Q, N]
+    features: torch.Tensor | None  # of the support images, [B, M, F], where they were measured
 
 
 def maml_update(
@@ -196,9 +198,10 @@ def maml_update(
             train=True,
             second_order=rig.config.order == "second",
         )
-        z = query_logits(run, part.query, inductive=setting.inductive)
+        z, features = judged(run, part.query, inductive=setting.inductive)
         loss = task_loss(z, part.query_labels)
-        return Objective(loss, loss, z, lambda: Met(run.settled(), z.detach()))
+        seen = None if features is None else features.detach()
+        return Objective(loss, loss, z, lambda: Met(run.settled(), z.detach(), seen))
 
     return learn(outer, rig.chunks, episodes, objective)
 

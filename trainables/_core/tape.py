@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from trainables._core.kernels import Window, looks_at, seen_by, sums
-from trainables._core.layers import ConvBlock, group_size, wide
+from trainables._core.layers import ConvBlock, convolved, group_size, wide
 from trainables._core.norms import EPS
 from trainables._core.residual import ResidualStage
 
@@ -181,7 +181,7 @@ class Tape:
         name = f"{prefix}.weight"
         weight = self._params[name]
         if not self._updated and wide(window, self._images, x.shape[-1]):
-            return _by_torch(x, weight, window), _nobody
+            return convolved(x, weight, window), _nobody
         at_entry = self._entry is not None and x is self._entry.x
         rows = self._entry.rows(window, self._gather) if at_entry and self._entry else None
         rows = self._gather(x, window) if rows is None else rows
@@ -285,14 +285,6 @@ def _scatter(g: torch.Tensor, window: Window, channels: int, lists: Lists) -> to
     framed = F.pad(g.view(-1, window.looks, channels), (0, 0, 1, 0))
     seen = framed.index_select(1, lists[window][1])
     return seen.view(-1, pixels, len(lists[window][1]) // pixels, channels).sum(2)
-
-
-def _by_torch(x: torch.Tensor, weight: torch.Tensor, window: Window) -> torch.Tensor:
-    channels, out, k = x.shape[-1], weight.shape[-1], window.kernel
-    maps = x.view(-1, window.height, window.width, channels).permute(0, 3, 1, 2)
-    kernel = weight.view(k, k, channels, out).permute(3, 2, 0, 1)
-    y = F.conv2d(maps, kernel, None, window.stride, k // 2)
-    return y.permute(0, 2, 3, 1).reshape(-1, out)
 
 
 Undone = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # gradients of rows, gain and bias

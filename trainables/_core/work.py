@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from trainables._core.blocks import written_out
 from trainables._core.cost import adapt_macs
 from trainables._core.kernels import Window
-from trainables._core.layers import ConvBlock, wide
+from trainables._core.layers import ConvBlock, wide, wide_alone
 from trainables._core.patterns import first_updated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from trainables._core.layers import Conv
+    from trainables._core.layers import Conv, Layer
     from trainables._core.networks import Network
 
 
@@ -71,8 +71,9 @@ def work_of(
         [sum(_looks(convs, images, once=fused)) for convs in (entered, suffix)]
         for fused in (once, False)
     )
-    looks = sum(_looks(prefix, images))
-    looks += (in_steps[1] - in_steps[0]) * (forth - last + steps) + (at_last[1] - at_last[0]) * last
+    looks = _looks_alone(body[:start], images)
+    above = at_last[1] - at_last[0] if graph else _looks_alone(body[start + 1 :], images)
+    looks += (in_steps[1] - in_steps[0]) * (forth - last + steps) + above * last
     if start < len(body) and isinstance(body[start], ConvBlock):
         looks += at_last[0]  # kept from the first pass on
     else:
@@ -93,6 +94,18 @@ def work_of(
 
 def _numbers(convs: list[Conv]) -> Iterator[int]:
     return (c.out * c.height * c.width for c in convs)
+
+
+def _looks_alone(layers: Sequence[Layer], images: int) -> int:
+    """Of layers that one task goes through and nobody differentiates."""
+    if not written_out(layers, images):
+        return sum(_looks([c for layer in layers for c in layer.convs()], images))
+    blocks = [layer for layer in layers if isinstance(layer, ConvBlock)]
+    return sum(
+        images * block.window.looks
+        for block in blocks
+        if not wide_alone(block.window, images, block.into[0])
+    )
 
 
 def _looks(convs: list[Conv], images: int, *, once: bool = False) -> Iterator[int]:

@@ -101,28 +101,25 @@ def test_meta_gradient_equals_the_reference(pattern, head, tasks, by_torch, monk
         torch.testing.assert_close(p.grad, theirs[name].grad, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("shots", [1, 2])
-@pytest.mark.parametrize("order", ["classes", "mixed"])
-@pytest.mark.parametrize("down", ["stride", "pool"])
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("steps", [0, 1, 2, 7])
-def test_a_lone_head_equals_the_reference_to_the_last_map(steps, head, down, order, shots):
-    """One task and its head alone go through calls of their own, and ring for each step."""
-    network = conv4((3, 16, 16), width=8, depth=3, head=head, down=down, ways=3)
+@pytest.mark.parametrize("tasks", [1, 2])
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("pattern", ["0001", "0111"])
+def test_a_scale_that_stepped_below_zero_turns_no_prototype_around(pattern, history, tasks):
+    """An outer step is as large as the scale; images once were pushed from their own prototypes."""
+    network = conv4((3, 16, 16), width=8, depth=3, head="prototype", ways=3)
     meta = doubled(network.init(torch.Generator().manual_seed(1)))
-    labels = torch.arange(3).repeat_interleave(shots)
-    labels = labels if order == "classes" else labels[torch.tensor([2, 0, 1, 5, 3, 4][: 3 * shots])]
-    support, rings = channels_last(tasks_of(1, 3 * shots, 3, 16)).double(), []
-    rule, tick = Rule("0001", steps, 0.3, 3), lambda: rings.append(1)
-    run = adapt(network, meta, support, labels, rule, history=False, tick=tick)
-    expected = adapt_one(network, meta, support[0], labels, rule)
-    for name in (HEAD_W, HEAD_B):
-        torch.testing.assert_close(run.params(-1)[name][0], expected[name].detach())
-    whole = adapt(network, meta, support, labels, rule)
-    torch.testing.assert_close(run.prefix, whole.prefix)
-    for ours, theirs in zip(run.prefix_stats.values, whole.prefix_stats.values, strict=True):
-        torch.testing.assert_close(ours, theirs)
-    assert len(rings) == steps + 1
+    support = channels_last(tasks_of(tasks, 3, 3, 16)).double()
+    rule = Rule(pattern, 3, 0.3, 3)
+
+    def after(scale):
+        run = adapt(
+            network, meta | {"head.scale": scale}, support, torch.arange(3), rule, history=history
+        )
+        return run.steps[-1]
+
+    scale = meta["head.scale"]
+    for name, value in after(scale).items():
+        torch.testing.assert_close(after(-scale)[name], value, rtol=0, atol=0)
 
 
 def test_what_a_device_adapts_is_gone_with_the_next_task_and_theta_stays():

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from tests.processes import until
-from trainables._core.lease import Lease, LeaseError, node
+from trainables._core.lease import COURTESY_S, Lease, LeaseError, node
 
 WORKER = """
 import sys, time
@@ -76,6 +76,26 @@ def test_measurers_take_turns(start, tmp_path):
     until(lambda: all(len(spans(tmp_path, name)) > 5 for name in "ab"))
     taken = sorted(x for name in "ab" for x in spans(tmp_path, name))
     assert all(first[1] <= second[0] for first, second in pairwise(taken))
+
+
+def test_no_measurer_goes_on_while_another_waits(start, tmp_path):
+    start("exclusive", "a", 0.05)
+    mine = Lease(tmp_path)
+    for _ in range(10):
+        before = len(spans(tmp_path, "a"))
+        with mine.exclusive():
+            assert len(spans(tmp_path, "a")) - before <= 8  # without its courtesy: dozens
+        time.sleep(0.01)
+
+
+def test_courtesy_is_no_waiting_for_others(tmp_path):
+    mine = Lease(tmp_path)
+    began = time.monotonic()
+    for _ in range(5):
+        with mine.exclusive():
+            pass
+    assert time.monotonic() - began > 4 * COURTESY_S * 0.9
+    assert mine.waited_s < COURTESY_S
 
 
 @pytest.mark.parametrize("word", ["shared", "exclusive"])

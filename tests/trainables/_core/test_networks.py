@@ -25,6 +25,20 @@ def random_params(network, seed=0):
     return {n: p + 0.3 * torch.randn(p.shape, generator=generator) for n, p in params.items()}
 
 
+def test_a_lone_channels_stride_leaves_maps_channels_last():
+    """Channels last is how every later map is read; the other way round is slower."""
+    network, first = conv4((1, 28, 28), width=8), slice(1)
+    params = random_params(network)
+    images = torch.rand(1, 75, 1, 28, 28).movedim(2, -1)
+    assert images.is_contiguous()
+    assert images.stride(-1) != 1, "a stride that means nothing"
+    for measured in (None, Statistics()):
+        if measured is not None:
+            network.run(params, images, measured, first)
+            measured = measured.replayed()
+        assert network.run(params, images, measured, first, once=True).is_contiguous()
+
+
 @pytest.mark.parametrize("down", ["stride", "pool"])
 def test_conv4_is_the_papers(down):
     network = conv4((3, 32, 32), width=6, down=down)

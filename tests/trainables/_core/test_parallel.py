@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.trainables._core.test_episodes import data_of
+from trainables._core import rig as rig_module
 from trainables._core.episodes import TaskShape
 from trainables._core.outer import MetaOptimiser
 from trainables._core.parallel import Chunks, out_of_memory, side_by_side
@@ -125,7 +126,7 @@ def test_other_errors_are_not_taken_for_memory(one_thread):
     assert len(calls) == 1
 
 
-def test_a_meta_batch_is_cut_by_cost_and_threads(two_threads):
+def test_a_meta_batch_is_cut_by_cost_and_threads(two_threads, monkeypatch):
     rig = rig_of(6)
     shape = TaskShape(3, 1, 2)
     assert together(rig.network, shape, 6, "cuda") == 6
@@ -133,6 +134,10 @@ def test_a_meta_batch_is_cut_by_cost_and_threads(two_threads):
     torch.set_num_threads(1)
     assert together(rig.network, shape, 6, "cpu") == 6
     assert together(rig.network, shape, 64, "cpu") == 8
+    monkeypatch.setattr(rig_module, "MOST_TOGETHER", 5)
+    for count in (1, 2):  # 5, 5, 5 and 1 would have one thread do twice what the other does
+        torch.set_num_threads(count)
+        assert together(rig.network, shape, 16, "cpu") == 4
     costly = student_rig(
         MethodConfig(student=StudentSettings(width=512)),
         data_of([6] * 9, channels=1),
@@ -140,4 +145,4 @@ def test_a_meta_batch_is_cut_by_cost_and_threads(two_threads):
         seed=0,
         device="cpu",
     )
-    assert 1 <= together(costly.network, TaskShape(50, 1, 150), 64, "cpu") < 8
+    assert 1 <= together(costly.network, TaskShape(50, 1, 150), 64, "cpu") < 5

@@ -62,6 +62,14 @@ def test_they_say_what_the_engine_says(corner, plain):
     assert difference([said], [task.probabilities]) < 2e-5
 
 
+def test_a_program_counts_a_scale_without_its_sign():
+    one = bundles.student(**CORNERS["head alone"])
+    turned = replace(one, params=one.params | {"head.scale": -one.params["head.scale"]})
+    task = example(one, one.spec.ways, 2)
+    found = [Adaptation(s, len(task.support))(task.support, task.labels) for s in (one, turned)]
+    assert difference(*found) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_deep_student_with_batch_statistics_says_it_in_double_precision(plain):

@@ -110,9 +110,10 @@ WALKED = {
 @pytest.mark.parametrize("kind", WALKED)
 @pytest.mark.parametrize("most", [layers.ONCE_PATCHES, 100])
 def test_looks_are_the_looks_taken(kind, most, monkeypatch):
-    """Also where torch convolves in the steps that autograd records."""
+    """Also where torch convolves, in steps that autograd records or of a task that is alone."""
     monkeypatch.setattr(layers, "ONCE_ROWS", min(most, layers.ONCE_ROWS))
     monkeypatch.setattr(layers, "ONCE_PATCHES", most)
+    monkeypatch.setattr(layers, "ALONE_LOOKS", most)
     network = replace(WALKED[kind])  # as if it had never run
     seen = []
     add_up, pick = kernels._in_turns, kernels._number_by_number
