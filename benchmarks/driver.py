@@ -28,8 +28,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.record import Row, save
-from benchmarks.simulated_search import CONSTRAINTS, OBJECTIVES, STARTUP, WHOLE, halving
+from benchmarks.searches import OBJECTIVES, STARTUP, WHOLE, halving
+from benchmarks.simulated_search import CONSTRAINTS
 from search._optuna import Study
+from search.config import EarlyStoppingConfig
 from search.constraints import Constraint
 from search.recorder import Recorder
 from search.rundir import RunDir
@@ -90,7 +92,7 @@ class Driver:
         run = RunDir.create(folder / "run")
         self.study = Study(run.journal, "s", WHOLE, OBJECTIVES, constraints, startup=STARTUP)
         self.recorder = Recorder(run, self.study)
-        self.halving = halving(ITERATIONS, constraints)
+        self.halving = halving(ITERATIONS, constraints, EarlyStoppingConfig())
         self.student = folder / "checkpoint"
         (self.student / "student").mkdir(parents=True)
         (self.student / "student" / "student.json").write_text("{}", encoding="utf-8")

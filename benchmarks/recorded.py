@@ -1,14 +1,15 @@
 """A table of real runs: maml configurations drawn at random, each meta-trained once on Omniglot.
 
-    FEWTUNE_DATA=... python -m benchmarks.recorded [--configurations 210] [--iterations 80]
+    FEWTUNE_DATA=... python -m benchmarks.recorded [--widths 4,20] [--configurations 210]
 
 Simulated searches (``simulated_search``) draw their trials from it. Each run is the project's own
 learner on one thread: 5-way 1-shot, first order, a quick validation at evenly spread reports, and
 at the end the accuracy of every suffix pattern after each step 1 to ``STEPS`` on the same tasks, so
 that any epsilon and any T can be answered. Seconds are those of the process, not of the wall.
+Widths are cut short by default, for cheap runs; ``--widths 8,64`` are the method's own.
 
-Runs are kept line by line under ``runs/benchmarks/`` as they end, with the commit that made them;
-the command goes on from there.
+Runs are kept line by line under ``runs/benchmarks/`` as they end, in a file of their settings; the
+command goes on from there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import json
 import math
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +39,7 @@ from trainables._learner import DivergedError, RunSettings, TaskShape
 from trainables.maml import Maml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from spaces._domains import Space, Value
     from trainables._data import Dataset
@@ -45,8 +49,9 @@ SHAPE = TaskShape(5, 1, 5)
 STEPS = 5  # scored for every run, whatever it was trained with
 REPORTS = 8
 FIXED: Mapping[str, Value] = {"order": "first", "meta_batch": 4, "patterns": "suffixes"}
+WIDTHS = (4, 20)
 SPACE: Space = {
-    "student.width": Int(4, 20, log=True, why="small enough to train 200 of them on one core"),
+    "student.width": Int(*WIDTHS, log=True, why="small enough to train 200 of them on one core"),
     "student.depth": Int(2, 4, why="as in the method's own space"),
     "student.head": Choice(("shared", "prototype"), why="they differ in what adaptation gains"),
     "inner_steps": Int(1, STEPS, why="as many as are scored"),
@@ -55,9 +60,16 @@ SPACE: Space = {
 }
 
 
+def space_of(widths: Sequence[int]) -> Space:
+    """The space with these fewest and most filters."""
+    return {**SPACE, "student.width": Int(*widths, log=True, why="as the command has it")}
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--widths", default="4,20", help="fewest and most filters, a comma between")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--configurations", type=int, default=210)
     parser.add_argument("--iterations", type=int, default=80)
     parser.add_argument("--quick-tasks", type=int, default=25)
@@ -129,6 +141,18 @@ def run(config: Mapping[str, Value], data: Dataset, settings: RunSettings) -> di
     return {**found, "curve": curve, **scores(learner, settings), "score_s": lap()}
 
 
+@cache
+def omniglot() -> Dataset:
+    """The data, once a process."""
+    return load("omniglot", root=None)
+
+
+def alone(config: Mapping[str, Value], settings: RunSettings) -> dict[str, Any]:
+    """The same in a process of a pool, on one thread."""
+    torch.set_num_threads(1)
+    return run(config, omniglot(), settings)
+
+
 def check(losses: list[float], iteration: int) -> None:
     """As a trial is checked.
 
@@ -193,7 +217,7 @@ def rows_of(runs: list[dict[str, Any]]) -> list[Row]:
     took = [seconds(entry) for entry in runs]
     quarters = statistics.quantiles(accuracies, n=4)
     spread = f"quartiles {', '.join(f'{q:.3f}' for q in quarters)}; worst {accuracies[0]:.3f}"
-    cores = f"one core; {min(took):.1f} to {max(took):.1f}, in all {sum(took) / 60:.0f} min"
+    cores = f"one core each; {min(took):.1f} to {max(took):.1f}, in all {sum(took) / 60:.0f} min"
     diverged = sum("failure" in entry for entry in runs)
     return [
         Row("configurations", len(runs), "runs", "higher", 200, detail=f"{diverged} diverged"),
@@ -205,27 +229,28 @@ def rows_of(runs: list[dict[str, Any]]) -> list[Row]:
 def main() -> None:
     """Runs what is missing, and saves."""
     args = arguments()
-    torch.set_num_threads(1)
-    data = load("omniglot", root=None)
+    load("omniglot", root=None)  # said before anything is begun
     settings = RunSettings(
         args.iterations,
         seed=args.seed,
         validation_tasks=args.validation_tasks,
         quick_tasks=args.quick_tasks,
     )
-    generator = np.random.default_rng(args.seed)
-    configs = [drawn(SPACE, generator) for _ in range(args.configurations)]
-    file = KEPT / f"{args.name}-{args.iterations}-{args.quick_tasks}-{args.validation_tasks}.jsonl"
+    widths = [int(word) for word in args.widths.split(",")]
+    space, generator = space_of(widths), np.random.default_rng(args.seed)
+    configs = [drawn(space, generator) for _ in range(args.configurations)]
+    told = (args.iterations, args.quick_tasks, args.validation_tasks, *widths, args.seed)
+    file = KEPT / f"{'-'.join(map(str, (args.name, *told)))}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     runs = kept(file)
-    for number in range(len(runs), len(configs)):
-        entry = run(configs[number], data, settings)
-        with file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(entry) + "\n")
-        runs.append(entry)
-        print(f"{number + 1}: {best(entry):.3f}, {seconds(entry):.1f} s", flush=True)
+    with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
+        for entry in pool.map(partial(alone, settings=settings), configs[len(runs) :]):
+            with file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(entry) + "\n")
+            runs.append(entry)
+            print(f"{len(runs)}: {best(entry):.3f}, {seconds(entry):.1f} s", flush=True)
     fixed = {**FIXED, "iterations": args.iterations, "tasks": args.validation_tasks}
-    save(args.name, rows_of(runs), fixed=fixed, runs=runs)
+    save(args.name, rows_of(runs), fixed=fixed | {"widths": widths}, runs=runs)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from search.pareto import dominates, losses
 from search.results import box_of, share_of_box
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from search.pareto import Point
     from spaces._domains import Domain, Space, Value
 
+Within = Literal["everything", "feasible", "front"]  # what a box is drawn around
 SLACK = 1e-9  # accuracies are rounded sums
 
 
@@ -137,8 +139,9 @@ class Table:
 class Goal:
     """Feasible hypervolume, as a share of a box.
 
-    The box holds everything the table can answer, as a run's own does; or with ``near`` the
-    feasible front alone and a tenth more (Ishibuchi et al. 2018), of which one good run is less.
+    The box holds everything the table can answer, all of it that is feasible, or the feasible
+    front alone; and a tenth more of each (Ishibuchi et al. 2018). Of a smaller box one good run is
+    less.
     """
 
     objectives: Mapping[str, Direction]
@@ -154,15 +157,16 @@ class Goal:
         objectives: Mapping[str, Direction],
         constraints: Sequence[Constraint],
         *,
-        near: bool = False,
+        within: Within = "everything",
     ) -> Goal:
         """The goal that knows what the whole table holds."""
         answers = [a for e in table.entries for s in settings if (a := e.answer(s))]
         goal = cls(objectives, constraints, box_of(answers, objectives) or {})
-        front = goal._reached_by(answers).front
-        if near:
-            on_it = [a for a in answers if losses(a, objectives) in front]
-            goal.box = box_of(on_it, objectives) or {}
+        if within != "everything":
+            held = [a for a in answers if all(c.holds(a) for c in constraints)]
+            front = goal._reached_by(held).front
+            on_it = [a for a in held if losses(a, objectives) in front]
+            goal.box = box_of(held if within == "feasible" else on_it, objectives) or {}
         goal.whole = goal._reached_by(answers).volume
         return goal
 
@@ -190,6 +194,10 @@ class Reached:
             return
         self.front = [p for p in self.front if not dominates(point, p)] + [point]
         self.volume = share_of_box(self.front, self.goal.objectives, self.goal.box)
+
+    def at(self, seconds: float) -> Moment:
+        """How far this is after so much compute."""
+        return Moment(seconds, self.volume / self.goal.whole if self.goal.whole else 0.0)
 
 
 @dataclass
@@ -226,19 +234,33 @@ class Moment:
 def simulate(
     search: Search, goal: Goal, *, workers: int, until: float = math.inf, jobs: int = 10**9
 ) -> list[Moment]:
-    """Runs a search on a simulated clock.
+    """``simulate_for`` one goal."""
+    (trace,) = simulate_for([goal], search, workers=workers, until=until, jobs=jobs)
+    return trace
+
+
+def simulate_for(
+    goals: Sequence[Goal],
+    search: Search,
+    *,
+    workers: int,
+    until: float = math.inf,
+    jobs: int = 10**9,
+) -> list[list[Moment]]:
+    """Runs a search on a simulated clock, and holds it against goals it does not know.
 
     Args:
+        goals: what is reached.
         search: hands out runs.
-        goal: what is reached.
         workers: runs at a time.
-        until: share of the table's hypervolume at which to end.
+        until: share of the table's hypervolume at which to end, of every goal.
         jobs: runs handed out at most.
 
     Returns:
-        A moment for every run that ended, stopped ones too.
+        Of every goal a moment for every run that ended, stopped ones too.
     """
-    reached, spent, trace = Reached(goal), 0.0, [Moment(0.0, 0.0)]
+    reached, spent = [Reached(goal) for goal in goals], 0.0
+    traces = [[Moment(0.0, 0.0)] for _ in goals]
     running = _Running(search, jobs)
     for _ in range(workers):
         running.hand_out(0.0)
@@ -250,13 +272,14 @@ def simulate(
                 running.go_on(now, lap + 1, job)
                 continue
         else:
-            for answer in search.finish(job):
-                reached.add(answer)
-        trace.append(Moment(spent, reached.volume / goal.whole if goal.whole else 0.0))
-        if trace[-1].share >= until - SLACK:
+            for answer, one in product(search.finish(job), reached):
+                one.add(answer)
+        for one, trace in zip(reached, traces, strict=True):
+            trace.append(one.at(spent))
+        if all(trace[-1].share >= until - SLACK for trace in traces):
             break
         running.hand_out(now)
-    return trace
+    return traces
 
 
 @dataclass

@@ -3,11 +3,16 @@
 Successive halving on accuracy kills the small fast students, which are never the most accurate of
 their rung. Here a trial at a rung goes on if it is in the best 1/reduction of those that reached
 the rung, ordered by (violation of the constraints known so far, non-dominated rank, crowding), or
-if it lies on the first front. Objectives known by then are the quick accuracy and those fixed by
-the configuration (parameters, stored size, multiply-accumulates).
+if it lies on the first front, or would with a few of its errors gone (``tolerance``): small
+students learn slowly, and one that is a little behind may lie on the front in the end. The first
+few of a rung are granted nothing, so that a sweep soon has a result, and with much company a trial
+is granted less and less, since another like it is there or will come. Objectives known by then are
+the quick accuracy and those fixed by the configuration (parameters, stored size, multiply-
+accumulates).
 
 After Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (asynchronous
-halving) and Deb et al. 2002 (order); keeping all of the first front is our default.
+halving) and Deb et al. 2002 (order); keeping all of the first front, and what is near it, is our
+default.
 """
 
 from __future__ import annotations
@@ -30,18 +35,25 @@ if TYPE_CHECKING:
 
     from search.constraints import Constraint
     from search.metrics import Direction
+    from search.pareto import Point
+
+
+FEW, MANY = 6, 20
+"""Trials of a rung from which a tolerance holds, and from which on it shrinks; our default."""
 
 
 class ParetoHalving(FIFOScheduler):
-    """Stop trials that are neither on the first front of their rung nor among its best.
+    """Stop trials that are neither on or near the first front of their rung nor among its best.
 
     Args:
         iterations: Meta-iterations of a full trial.
         objectives: Those of the sweep; the ones not yet known are left out.
         constraints: Those of the sweep; the ones not yet known count as kept.
-        early: Metrics known during training besides accuracy.
         grace: Share of the meta-iterations that every trial gets.
         reduction: Of this many trials at a rung, one goes on.
+        tolerance: Share of a trial's errors that it is granted when it is held against the front,
+            in full in a rung of ``FEW`` to ``MANY`` trials, in a larger one by the root of ``MANY``
+            over their number, in a smaller one not at all.
     """
 
     def __init__(
@@ -50,16 +62,16 @@ class ParetoHalving(FIFOScheduler):
         objectives: Mapping[str, Direction],
         *,
         constraints: Sequence[Constraint] = (),
-        early: Sequence[str] = EARLY,
         grace: float,
         reduction: float,
+        tolerance: float,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        known = ("accuracy", *early)
+        known = ("accuracy", *EARLY)
         self.objectives = {k: d for k, d in objectives.items() if k in known}
         self.objectives.setdefault("accuracy", "max")
-        self.constraints = [c for c in constraints if c.metric in early]
-        self.reduction = reduction
+        self.constraints = [c for c in constraints if c.metric in EARLY]
+        self.reduction, self.tolerance = reduction, tolerance
         self.rungs: list[Rung] = []
         at = max(1.0, grace * iterations)
         while at < iterations:
@@ -86,8 +98,16 @@ class ParetoHalving(FIFOScheduler):
         for rung in self.rungs:
             if rung.iteration <= iteration and trial not in rung.entered:
                 rung.enter(trial, point, violation)
-                kept = rung.keeps(trial, self.reduction)
+                kept = rung.keeps(trial, self.reduction, self._granted(point, len(rung.entered)))
         return kept
+
+    def _granted(self, point: Point, company: int) -> Point:
+        """The same with a share of its errors gone; of so many trials at the rung it is one."""
+        share = self.tolerance * min(1.0, math.sqrt(MANY / company)) if company >= FEW else 0.0
+        return tuple(
+            loss - share * (1 + loss) if (name, aim) == ("accuracy", "max") else loss
+            for (name, aim), loss in zip(self.objectives.items(), point, strict=True)
+        )
 
     def remember(self, trial: str, reports: Sequence[Mapping[str, object]]) -> None:
         """Enter the reports of a trial of an earlier session, without deciding anything."""

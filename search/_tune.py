@@ -368,8 +368,9 @@ def _scheduler(config: SweepConfig, reporter: Reporter) -> TrialScheduler | None
         constraints=config.constraints,
         grace=early.grace,
         reduction=early.reduction,
+        tolerance=early.tolerance,
     )
-    for record in reporter.recorder.of_state("COMPLETE", "PRUNED"):
+    for record in reporter.recorder.of_state(*FINISHED, "RUNNING"):
         scheduler.remember(str(record.id), record.reports)
     return scheduler
 

@@ -22,7 +22,7 @@ from search.documents import Document, dump, read_mapping
 from search.entries import write_entry
 from search.errors import UserError, raise_problems
 from search.metrics import Direction  # noqa: TC001 - pydantic reads it
-from search.overrides import apply_overrides, resolve_paths
+from search.overrides import METHOD, PATHS, apply_overrides, resolve_paths
 from search.proposals import check_points
 from spaces._domains import Domain, Fixed, Space, Value
 
@@ -145,6 +145,9 @@ class EarlyStoppingConfig(_Section):
         metric: What ``asha`` compares by; one that is known during training.
         grace: Share of the meta-iterations that every trial gets.
         reduction: Of this many trials at a rung, one goes on.
+        tolerance: Share of a trial's errors that ``pareto`` grants it when it is held against the
+            front of its rung, so that fewer small students that learn slowly are lost: nothing to
+            the first five of a rung, all of it up to the twentieth, then less and less.
     """
 
     enabled: bool = True
@@ -152,6 +155,7 @@ class EarlyStoppingConfig(_Section):
     metric: Literal["accuracy", "student_params", "student_mib", "student_macs"] = "accuracy"
     grace: float = Field(default=0.125, gt=0, le=1)
     reduction: float = Field(default=2.0, gt=1, allow_inf_nan=False)
+    tolerance: float = Field(default=0.08, ge=0, lt=1)
 
 
 def _objectives() -> Mapping[str, Direction]:
@@ -226,7 +230,11 @@ class SweepConfig(_Section):
 
 
 def load_sweep(
-    path: Path | None, overrides: tuple[str, ...] | list[str] = (), *, settings: bool = True
+    path: Path | None,
+    overrides: tuple[str, ...] | list[str] = (),
+    *,
+    settings: bool = True,
+    elsewhere: bool = False,
 ) -> SweepConfig:
     """Read and check a sweep file.
 
@@ -236,16 +244,18 @@ def load_sweep(
             the working directory, one in the file to the file.
         settings: Whether to hold ``space`` against the method's settings, which imports torch.
             Leave it out only for a file that was checked before, such as a run's own.
+        elsewhere: Whether its paths are another machine's, and stay as they are written.
 
     Raises:
         UserError: Everything that is wrong with the file and the overrides, at once.
     """
+    paths = METHOD if elsewhere else PATHS
     if path is None:
         document, source = read_mapping(QUICKSTART.read_text("utf-8"), "quickstart"), "quickstart"
     else:
         document, source = _read(path), str(path)
-        resolve_paths(document.values, path.absolute().parent)
-    document.problems += apply_overrides(document, overrides)
+        resolve_paths(document.values, path.absolute().parent, paths)
+    document.problems += apply_overrides(document, overrides, paths)
     return parse_sweep(document, source, settings=settings)
 
 
@@ -274,16 +284,17 @@ def check_name(name: str) -> None:
         raise UserError(f"{checks.NAME_FORM}; found {name!r}.")
 
 
-def dump_sweep(config: SweepConfig) -> str:
+def dump_sweep(config: SweepConfig, *, elsewhere: bool = False) -> str:
     """Write a sweep file that ``load_sweep`` reads back as the same configuration.
 
-    Paths are written absolute, so that the file can be moved.
+    Paths are written absolute, so that the file can be moved; those of another machine
+    (``elsewhere``) as they are.
     """
     plain: dict[str, Any] = config.model_dump(exclude={"space", "constraints"})
     plain["space"] = {name: write_entry(domain) for name, domain in config.space.items()}
     plain["constraints"] = [str(constraint) for constraint in config.constraints]
     ordered = {name: plain[name] for name in SweepConfig.model_fields}
-    resolve_paths(ordered, Path.cwd())
+    resolve_paths(ordered, Path.cwd(), METHOD if elsewhere else PATHS)
     return dump(ordered)
 
 

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MAYBE_SECRET = ("study", "storage", "loggers")  # a database's URL, a bucket's address, a key
-_PATHS: tuple[Place, ...] = (
+METHOD: tuple[Place, ...] = (("method",),)
+PATHS: tuple[Place, ...] = (
     ("data", "path"),
     ("data", "split"),
     ("storage",),
     ("space", "checkpoint"),
-    ("method",),
+    *METHOD,
 )
 
 
-def apply_overrides(document: Document, overrides: Sequence[str]) -> list[Problem]:
+def apply_overrides(
+    document: Document, overrides: Sequence[str], paths: Sequence[Place] = PATHS
+) -> list[Problem]:
     """Lay each ``key=value`` over the document, the last one for a key winning.
 
     The value is read as YAML. What follows ``space.`` is one parameter name, dots included. An
@@ -38,18 +41,18 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> list[Proble
             flag = f"--set {text.lstrip().partition('=')[0]}=..."
         try:
             place, value = _read(text)
-            _set(document, place, value, flag)
+            _set(document, place, value, flag, paths)
         except ValueError as error:
             problems.append(Problem(0, "", str(error), flag))
     return problems
 
 
-def resolve_paths(values: dict[str, Any], base: Path) -> None:
-    """Make the relative paths of a sweep file absolute, in place.
+def resolve_paths(values: dict[str, Any], base: Path, paths: Sequence[Place] = PATHS) -> None:
+    """Make the relative paths of a sweep file absolute, in place; ``paths`` says which.
 
     ``~`` is the home directory; an address with ``://`` and an empty value stay as they are.
     """
-    for *parents, last in _PATHS:
+    for *parents, last in paths:
         holder: Any = values
         for parent in parents:
             holder = holder.get(parent) if isinstance(holder, dict) else None
@@ -89,7 +92,13 @@ def _read(text: str) -> tuple[Place, Any]:
     return ((first, rest) if dot else (first,)), value
 
 
-def _set(document: Document, place: Place, value: Any, flag: str) -> None:  # noqa: ANN401
+def _set(
+    document: Document,
+    place: Place,
+    value: Any,  # noqa: ANN401 - unchecked YAML
+    flag: str,
+    paths: Sequence[Place],
+) -> None:
     holder: Any = document.values
     for part in place[:-1]:
         if holder.get(part) is None:
@@ -106,7 +115,7 @@ def _set(document: Document, place: Place, value: Any, flag: str) -> None:  # no
     alone: Any = value
     for part in reversed(place):
         alone = {part: alone}
-    resolve_paths(alone, Path.cwd())
+    resolve_paths(alone, Path.cwd(), paths)
     for part in place:
         alone = alone[part]
     holder[place[-1]] = alone

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.pareto import crowding
+from search.pareto import crowding, dominates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,14 +83,22 @@ class Rung:
         self.points[trial] = point
         self.violations[trial] = violation
 
-    def keeps(self, trial: str, reduction: float) -> bool:
-        """Tell whether a trial that has just entered goes on, given those that came before it."""
+    def keeps(self, trial: str, reduction: float, granted: Point | None = None) -> bool:
+        """Tell whether a trial that has just entered goes on, given those that came before it.
+
+        Args:
+            trial: That has entered.
+            reduction: Of so many one goes on.
+            granted: The values that it is held against the first front with; left out: its own.
+        """
         names = list(self.points)
         if len(names) < reduction:
             return True
+        if self.violations[trial] <= min(self.violations.values()):
+            point = granted or self.points[trial]
+            if not any(dominates(self.points[name], point) for name in self._compared()):
+                return True
         rank = self._ranks()
-        if rank.get(trial) == 0 and self.violations[trial] <= min(self.violations.values()):
-            return True
         lonely: dict[str, float] = {}
         group = [n for n in rank if rank[n] == rank.get(trial)]  # of others it decides nothing
         lonely.update(zip(group, crowding([self.points[n] for n in group]), strict=True))
@@ -103,7 +111,10 @@ class Rung:
         return order.index(trial) < max(1, int(len(order) / reduction))
 
     def _ranks(self) -> dict[str, float]:
-        """The rank of every feasible trial; of every trial where none is feasible."""
-        feasible = [n for n in self.points if self.violations[n] <= 0] or list(self.points)
-        found = levels([self.points[n] for n in feasible]).tolist()
-        return dict(zip(feasible, found, strict=True))
+        """The rank of every trial that is compared."""
+        names = self._compared()
+        return dict(zip(names, levels([self.points[n] for n in names]).tolist(), strict=True))
+
+    def _compared(self) -> list[str]:
+        """Every feasible trial; every trial where none is feasible."""
+        return [n for n in self.points if self.violations[n] <= 0] or list(self.points)

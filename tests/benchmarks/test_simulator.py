@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.simulated_search import reached, rows_of_arms
 from benchmarks.simulator import (
     Entry,
     Goal,
@@ -15,6 +16,7 @@ from benchmarks.simulator import (
     Table,
     compute_to,
     simulate,
+    simulate_for,
 )
 from search.constraints import Constraint
 from spaces._domains import Choice, Float, Int
@@ -145,13 +147,46 @@ def test_the_whole_table_is_the_goal():
     assert 0 < goal.whole < 1
 
 
-def test_a_near_goal_sees_the_feasible_front_alone():
+def test_several_goals_see_what_each_would_see_alone():
+    table = Table({}, (entry(0.7, 40), entry(0.9, 50), entry(0.8, 10), entry(0.95, 500)))
+    small, settings = Constraint.parse("student_params <= 60"), [Setting(0.0, 2)]
+    goals = [
+        Goal.of(table, settings, OBJECTIVES, (small,), within=within)
+        for within in ("everything", "front")
+    ]
+    both = simulate_for(goals, InTurn(table.entries), workers=2)
+    for goal, trace in zip(goals, both, strict=True):
+        assert trace == simulate(InTurn(table.entries), goal, workers=2)
+    assert both[0] != both[1]
+    early = simulate_for(goals, InTurn(table.entries), workers=1, until=0.5)
+    assert min(trace[-1].share for trace in early) >= 0.5 > min(t[-2].share for t in early)
+
+
+def test_a_box_is_drawn_around_what_is_asked_for():
     table = Table({}, (entry(0.9, 50), entry(0.8, 10), entry(0.7, 40), entry(0.95, 500)))
     small, settings = Constraint.parse("student_params <= 60"), [Setting(0.0, 2)]
-    wide, near = (Goal.of(table, settings, OBJECTIVES, (small,), near=n) for n in (False, True))
+    wide, held, near = (
+        Goal.of(table, settings, OBJECTIVES, (small,), within=within)
+        for within in ("everything", "feasible", "front")
+    )
     assert wide.box["reference"]["student_params"] > 500
+    assert held.box["reference"] == pytest.approx({"accuracy": 0.68, "student_params": 54})
     assert near.box["reference"] == pytest.approx({"accuracy": 0.79, "student_params": 54})
-    one = [Reached(goal) for goal in (wide, near)]
-    for reached in one:
+    shares = []
+    for goal in (wide, held, near):
+        reached = Reached(goal)
         reached.add({"accuracy": 0.8, "student_params": 10})
-    assert one[0].volume / wide.whole > one[1].volume / near.whole
+        shares.append(reached.volume / goal.whole)
+    assert shares == pytest.approx([0.5745, 0.9296, 0.5238], abs=1e-4)
+
+
+def test_a_search_that_never_got_there_is_charged_with_what_it_might_still_train():
+    there, never = [Moment(0.0, 0.0), Moment(5.0, 0.9)], [Moment(0.0, 0.0), Moment(7.0, 0.8)]
+    assert reached([there, never], 0.9) == [5.0, 7.0]
+    assert reached([there, never], 0.9, 100.0) == [5.0, 107.0]
+    ours, others = [there, there, never], [never, never, there]
+    rows = rows_of_arms({"ours": ours, "random": others}, 1.0, 100.0, "x_")
+    (row,) = (row for row in rows if row.floor is not None)
+    assert row.id == "x_compute_to_90_percent"
+    assert row.value == pytest.approx(5 / 7)
+    assert "ours in 1, random in 2 of 3" in row.detail

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from search._limits import Limits
-from search._tune import LOSSES, RESTARTS, Reporter, StudySearcher, died
+from search._schedulers import ParetoHalving
+from search._tune import LOSSES, RESTARTS, Reporter, StudySearcher, _scheduler, died
+from search.config import SweepConfig
 from search.errors import FailedError
 from search.remote import away
 from search.storage import StorageError
@@ -235,3 +237,40 @@ def test_after_ctrl_c_a_trial_saves_its_state_and_is_left_to_be_resumed(tmp_path
     notes.last = True  # it had come to its end by itself
     hurried.on_trial_complete(1, [trial], trial)
     assert notes.told == ["finish 0"]
+
+
+def test_halving_is_as_the_sweep_file_says() -> None:
+    early = {"grace": 0.2, "reduction": 3.0, "tolerance": 0.3}
+    config = SweepConfig.model_validate(
+        {"method": "maml", "budget": {"iterations": 100}, "early_stopping": early}
+    )
+    recorder = SimpleNamespace(of_state=lambda *_: [])
+    found = _scheduler(config, cast("Any", SimpleNamespace(recorder=recorder)))
+    assert isinstance(found, ParetoHalving)
+    assert [rung.iteration for rung in found.rungs] == [20, 60]
+    assert (found.reduction, found.tolerance) == (3.0, 0.3)
+
+
+def test_halving_keeps_what_is_near_the_front_unless_told_otherwise() -> None:
+    config = SweepConfig.model_validate({"method": "maml"})
+    recorder = SimpleNamespace(of_state=lambda *_: [])
+    found = _scheduler(config, cast("Any", SimpleNamespace(recorder=recorder)))
+    assert isinstance(found, ParetoHalving)
+    assert found.tolerance == 0.08
+
+
+def test_halving_of_a_resumed_sweep_knows_all_that_came_before_the_stop() -> None:
+    """Interrupted and failed trials too: they had their part in what was decided."""
+    config = SweepConfig.model_validate({"method": "maml", "budget": {"iterations": 100}})
+    reports = [{"iteration": 50, "accuracy": 0.5, "student_params": 1000}]
+    records = {
+        state: SimpleNamespace(id=number, reports=reports)
+        for number, state in enumerate(("COMPLETE", "PRUNED", "FAIL", "RUNNING"))
+    }
+    recorder = SimpleNamespace(of_state=lambda *states: [records[state] for state in states])
+    found = _scheduler(config, cast("Any", SimpleNamespace(recorder=recorder)))
+    assert isinstance(found, ParetoHalving)
+    first = found.rungs[0].entered
+    assert first == {"0", "1", "2", "3"}
+    found.decide("3", 60, {"accuracy": 0.9, "student_params": 1000})  # it goes on from there
+    assert found.rungs[0].points["3"] == (-0.5, 1000)
