@@ -130,7 +130,8 @@ def inject(tally: Tally, number: int, cluster: hosts.Cluster, folder: Path, seed
             FAULTS[tally.name][0](cluster, where, chance)
     except Exception as error:  # noqa: BLE001 - counted, and the next repeat begins anew
         traceback.print_exc()
-        broken = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).replace(f"{folder}/", "")  # where this machine has it tells nobody more
+        broken = said.splitlines()[0] if said else type(error).__name__
         cluster.rejoin()
     seconds = round(time.monotonic() - began, 1)
     tally.repeats.append(Repeat(tally.name, number, seconds, commit(), broken, seed))

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import ray
 from ray._private import ray_constants
 
+from search.addresses import CLIENT, is_client, shown
 from search.errors import UserError
 from trainables import _data
 from trainables._data._cache import cache_folder
@@ -47,6 +49,7 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+TURNS, PAUSE_S = 3, 3.0  # a client is not taken now and then, when another has just left
 REACH_S = 5.0  # Ray itself would wait minutes for an address where nobody listens
 
 
@@ -72,6 +75,7 @@ def connected(address: str | None = None) -> Iterator[None]:
     else:
         with _on_loopback():
             ray.init(
+                address="local",  # not what RAY_ADDRESS or another Ray of this machine says
                 num_cpus=os.cpu_count(),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
@@ -97,21 +101,80 @@ def _on_loopback() -> Iterator[None]:
         del os.environ[name]
 
 
-def _join(address: str, common: dict[str, Any]) -> None:
-    if address.startswith("ray://"):
-        raise UserError(
-            f"A sweep is driven from a node of its cluster, and {address} is the address of a Ray "
-            "client, which is none. Run it there with `--address auto`, or from here with "
-            "`ray job submit -- fewtune sweep FILE --address auto`."
-        )
-    host, _, port = address.rpartition(":")
+@contextmanager
+def client(address: str) -> Iterator[None]:
+    """Be a client of a cluster from a machine that is none of its nodes.
+
+    Args:
+        address: ``ray://HOST:PORT``, of the server that ``ray start --head`` starts at port 10001.
+
+    Raises:
+        UserError: Nobody answers there, or with another version of Ray or Python.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with _reaching(address):
+        _knock(address.removeprefix(CLIENT))
     try:
-        if port.isdecimal():
-            socket.create_connection((host, int(port)), timeout=REACH_S).close()
+        _become_client(address)
+    except ConnectionError as error:
+        raise UserError(
+            f"Something listens at {address} and takes no Ray client: {_line(error, -1)} Either "
+            "the head is still starting, or this machine has another token than its nodes "
+            "(~/.ray/auth_token), or the port is not the one of the Ray client's server."
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"The cluster at {address} cannot be used from here: {_line(error)} It has to "
+            "have the versions of Python, Ray and fewtune that are installed here."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _become_client(address: str) -> None:
+    for turn in range(TURNS):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # it says more than the error
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionAbortedError:  # the process that serves this client did not come up
+            if turn + 1 == TURNS:
+                raise
+            ray.shutdown()
+            time.sleep(PAUSE_S)
+        else:
+            return
+
+
+def _join(address: str, common: dict[str, Any]) -> None:
+    if is_client(address):
+        raise UserError(
+            f"A sweep is driven from a node of its cluster, and {shown(address)} is the address of "
+            "a Ray client, which is none; the command `fewtune sweep FILE --address "
+            f"{shown(address)}` runs it on the head."
+        )
+    with _reaching(address):
+        _knock(address)
         ray.init(address=address, **common)
+
+
+def _knock(place: str) -> None:
+    """Ray itself would wait for minutes where nobody listens."""
+    host, _, port = place.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+
+
+@contextmanager
+def _reaching(address: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:  # Ray's ConnectionError is one
         raise UserError(
-            f"There is no Ray cluster at {address}: {_first_line(error)} Start one with "
+            f"There is no Ray cluster at {address}: {_line(error)} Start one with "
             "`ray start --head`, or leave --address out to run on this machine."
         ) from error
 
@@ -271,6 +334,6 @@ def _resources() -> list[dict[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") + "." if lines else type(error).__name__ + "."
+def _line(error: BaseException, which: int = 0) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[which].strip().rstrip(".") + "."

@@ -6,7 +6,7 @@ Needs a connected Ray; ``_cluster.py`` connects.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import ray
@@ -16,6 +16,9 @@ from search.probe import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+PATIENCE_S = 75.0  # Ray takes 65 to give a machine up that has fallen silent; our default
+NOTICED_S, LOOK_S = 30.0, 0.5  # it takes 15 where the process died, and is looked at so often
 
 Asked = TypeVar("Asked")
 Said = TypeVar("Said")
@@ -32,11 +35,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Answer(Generic[Said]):
-    """What a node answered; else why it did not."""
+    """What a node answered; else why it did not, and whether it is lost since."""
 
     node: Node
     said: Said | None
     silence: str = ""
+    lost: bool = False
 
 
 def nodes() -> list[Node]:
@@ -55,10 +59,12 @@ def on_every_node(
     function: Callable[[Asked], Said],
     asked: Asked,
     *,
-    patience_s: float = 60.0,
+    patience_s: float = PATIENCE_S,
     among: Sequence[Node] | None = None,
 ) -> list[Answer[Said]]:
     """Run a function once on each node, beside whatever runs there.
+
+    One that dies meanwhile is ``lost``; by the return Ray knows of it too, or has had its time.
 
     Args:
         function: What to run; each node imports it from its own installation.
@@ -72,7 +78,20 @@ def on_every_node(
         for node in (nodes() if among is None else among)
     ]
     until = time.monotonic() + patience_s
-    return [_answer(node, reference, until - time.monotonic()) for node, reference in sent]
+    answers = [_answer(node, reference, until - time.monotonic()) for node, reference in sent]
+    if all(one.said is not None for one in answers):
+        return answers
+    alive = _alive_without({one.node.id for one in answers if one.lost})
+    lost = [one.lost or (one.said is None and one.node.id not in alive) for one in answers]
+    return [replace(one, lost=gone) for one, gone in zip(answers, lost, strict=True)]
+
+
+def _alive_without(lost: set[str]) -> set[str]:
+    """Return who is alive, as soon as Ray knows of the lost; nothing is planned on them then."""
+    until = time.monotonic() + NOTICED_S
+    while (alive := {node.id for node in nodes()}) & lost and time.monotonic() < until:
+        time.sleep(LOOK_S)
+    return alive
 
 
 def as_a_trial(
@@ -98,6 +117,8 @@ def _answer(node: Node, reference: ray.ObjectRef[Said], wait_s: float) -> Answer
         return Answer(node, ray.get(reference, timeout=max(0.1, wait_s)))
     except ray.exceptions.GetTimeoutError:
         return Answer(node, None, "it did not answer in time")
+    except ray.exceptions.NodeDiedError as error:
+        return Answer(node, None, first_line(error), lost=True)
     except (ray.exceptions.RayError, ImportError) as error:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, ImportError):

@@ -2,7 +2,7 @@
 
 A bucket's keys come from where its clients look for them: the environment (as
 ``AWS_ACCESS_KEY_ID``), a profile, or the role of the machine. In a sweep file, a run or a message
-they would be read by everybody who reads those.
+they would be read by everybody who reads those. And which addresses of a cluster are a client's.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from urllib.parse import parse_qsl, urlsplit
 from search.errors import UserError
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     from search.documents import Document
     from search.errors import Problem
 
 RUNS = "runs"
 """Where a run is worked on that is kept in a bucket."""
+CLIENT = "ray://"
+"""Before the address of a Ray client's server."""
 OPTIONS = ("region", "endpoint_override", "scheme")
 """How a bucket is reached, where that differs from what the environment says."""
 _SECRET = re.compile(r"pass|secret|token|key|credential|signature", re.IGNORECASE)
@@ -33,6 +37,16 @@ def is_address(place: str) -> bool:
         (True, False)
     """
     return "://" in place
+
+
+def is_client(address: str | None) -> TypeGuard[str]:
+    """Tell the address of a Ray client's server from that of a cluster.
+
+    Example:
+        >>> is_client("ray://head:10001"), is_client("head:6379"), is_client(None)
+        (True, False, False)
+    """
+    return address is not None and address.startswith(CLIENT)
 
 
 def unfit(place: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from search.addresses import is_client
 from search.commands import data, doctor, fetch, launch
 from search.commands_home import adapt, export, verify
 from search.options import (
@@ -70,42 +71,57 @@ def sweep(  # noqa: PLR0913 - one argument for each word of the command
     study: str | None,
     earlier: tuple[Path, ...],
     renames: tuple[str, ...],
-) -> None:
+) -> int | None:
     """Run a sweep; without FILE.yaml the quickstart."""
     from search.config import check_name, load_sweep
+    from search.elsewhere import send
 
     options = {"budget.trials": trials, "study": study, "max_disk": max_disk}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    config = load_sweep(file, (*overrides, *given))
+    config = load_sweep(file, (*overrides, *given), elsewhere=is_client(address))
     if name is not None:
         check_name(name)
+    if is_client(address):
+        words = {"name": name, "storage": storage, "from": [*map(str, earlier)], "rename": renames}
+        return send(address, ["sweep"], config, **words)
     from search.sweep import run_sweep
     from search.warm import WarmStart
 
     start = WarmStart.read(earlier, renames)
     _done(run_sweep(config, name=name, storage=storage, address=address, earlier=start))
+    return None
 
 
 @cli.command()
 @click.argument("run", type=RUN_OR_BUCKET)
 @address_option
 @max_disk_option
-def resume(*, run: str | Path, address: str | None, max_disk: str | None) -> None:
+def resume(*, run: str | Path, address: str | None, max_disk: str | None) -> int | None:
     """Go on with a sweep that was stopped; one in a bucket is fetched first."""
+    from search.elsewhere import send
+
+    if is_client(address):
+        return send(address, ["resume", str(run)], max_disk=max_disk)
     from search.sweep import resume as resume_run
 
     _done(resume_run(run, address=address, max_disk=max_disk))
+    return None
 
 
 @cli.command()
 @click.argument("run", type=RUN_OR_BUCKET)
 @click.option("--trials", type=click.IntRange(min=1), required=True, help="How many more.")
 @address_option
-def extend(*, run: str | Path, trials: int, address: str | None) -> None:
+def extend(*, run: str | Path, trials: int, address: str | None) -> int | None:
     """Add trials to a sweep, finished or not."""
+    from search.elsewhere import send
+
+    if is_client(address):
+        return send(address, ["extend", str(run)], trials=str(trials))
     from search.sweep import extend as extend_run
 
     _done(extend_run(run, trials, address=address))
+    return None
 
 
 cli.add_command(fetch)

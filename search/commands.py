@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from search.addresses import is_client
 from search.options import FILE, FOLDER, address_option, json_option, set_option, storage_option
 from search.outlets import DONE, FAILED, console, echo, tidy_stdout, write_json
 
@@ -174,7 +175,11 @@ def doctor(
     """Say whether a sweep would run here, and what to do if not; exit code 1 then."""
     from search.config import load_sweep
 
-    config = load_sweep(file, overrides)
+    config = load_sweep(file, overrides, elsewhere=is_client(address))
+    from search.elsewhere import send
+
+    if is_client(address):
+        return send(address, ["doctor"], config, storage=storage, json=as_json)
     from search.doctor import examine
 
     with tidy_stdout():

@@ -83,12 +83,17 @@ def of_answers(answers: Sequence[Answer[Facts]], place: str, bucket: str = "") -
     silent = [
         Finding("nodes", "stops", f"{one.node.name}: {one.silence}.",
                 "See that it is up and has fewtune installed, with the pins of constraints.txt.")
-        for one in answers if one.said is None
+        for one in answers if one.said is None and not one.lost
+    ]  # fmt: skip
+    gone = [
+        Finding("nodes", "look", f"{one.node.name} was lost while it was asked.",
+                "It takes trials once it has joined the cluster again, without being asked.")
+        for one in answers if one.lost
     ]  # fmt: skip
     said = {one.node.name: one.said for one in answers if one.said is not None}
     if not silent:
         silent = [Finding("nodes", "fine", f"{_count(len(said), 'node')} answered.")]
-    return [*silent, *of_versions(said), *of_storage(said, place, bucket), *of_disk(said)]
+    return [*silent, *gone, *of_versions(said), *of_storage(said, place, bucket), *of_disk(said)]
 
 
 def of_versions(said: Mapping[str, Facts]) -> list[Finding]:

@@ -191,6 +191,20 @@ def _images(spec: StudentSpec) -> str:
     )
 
 
+TRACED = """\
+A device that adapts again and again to as many images of as many classes has torch note the calls
+once, and then goes without Python between them; other numbers of images or classes are refused, and
+traced anew. Torch warns that `torch.jit` is on its way out (versions up to 2.13 have it) and that a
+check of the inputs is not traced: the numbers are those of the program as it was loaded.
+
+```python
+torch.set_num_threads(1)  # so little work is not worth sharing
+with torch.inference_mode():
+    traced = torch.jit.freeze(torch.jit.trace(adaptation, (support, labels)).eval())
+    adapted = traced(support, labels)  # others of the same shapes too
+```"""
+
+
 def _without_fewtune(spec: StudentSpec, programs: Sequence[str]) -> list[str]:
     """Write how to adapt and predict with torch, or numpy and ONNX Runtime, alone."""
     if not programs:
@@ -224,6 +238,8 @@ with torch.inference_mode():
     probabilities = student(query, *adapted)  # [3, {ways}]
 ```""",
     ]
+    if "1" not in spec.pattern[:-1]:
+        parts.append(TRACED)
     if "student.onnx" in programs:
         parts.append(f"""With numpy and onnxruntime alone:
 

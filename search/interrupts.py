@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ASKED = "Stopping: each running trial saves its state first; Ctrl-C again stops at once."
@@ -21,16 +21,19 @@ class Interrupt:
 
     Args:
         say: Writes a line for the user.
+        signals: That are caught.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(
+        self, say: Callable[[str], None], signals: Sequence[signal.Signals] = SIGNALS
+    ) -> None:
+        self._say, self._signals = say, signals
         self._asked = self._said = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {one: signal.signal(one, self._first) for one in SIGNALS}
+            self._before = {one: signal.signal(one, self._first) for one in self._signals}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,5 +52,5 @@ class Interrupt:
 
     def _first(self, *_: object) -> None:
         self._asked = True
-        for one in SIGNALS:
+        for one in self._signals:
             signal.signal(one, signal.default_int_handler)

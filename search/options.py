@@ -7,11 +7,14 @@ from typing import Any
 
 import click
 
-from search.addresses import is_address, shown
+from search.addresses import is_address, is_client, shown
 from search.outlets import echo
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+ELSEWHERE = "fewtune.elsewhere"  # set where a command runs on the head of a cluster
 
 
 class RunPlace(click.Path):
@@ -28,7 +31,9 @@ class RunPlace(click.Path):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:  # noqa: ANN401 - as click has it
-        """Return a path, or the address as it is."""
+        """Return a path, or the address as it is; as it is too what lies on a cluster's head."""
+        if ctx is not None and ctx.meta.get(ELSEWHERE):
+            return value
         if not isinstance(value, str) or not is_address(value):
             return super().convert(value, param, ctx)
         if not self._fetched:
@@ -69,16 +74,27 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Override one key of the file, as data.source=omniglot; may be given again.",
 )
+
+
+def _note_address(
+    context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
+    context.meta[ELSEWHERE] = is_client(value)
+    return value
+
+
 address_option = click.option(
     "--address",
     metavar="ADDR",
-    help="A running Ray cluster, of which this machine is a node: auto, or HOST:PORT.",
+    is_eager=True,  # whether the other paths are this machine's hangs on it
+    callback=_note_address,
+    help="A running Ray cluster: auto or HOST:PORT on a node of it, ray://HOST:PORT elsewhere.",
 )
 from_option = click.option(
     "--from",
     "earlier",
     multiple=True,
-    type=FOLDER,
+    type=RUN,
     metavar="RUN",
     help="An earlier run whose trials inform this one; may be given again.",
 )

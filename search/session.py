@@ -153,12 +153,12 @@ class Session:
             KeyboardInterrupt: Ctrl-C or SIGTERM came; the run can be resumed.
         """
         resources = self.config.resources
-        if not resources.scales:
-            _cluster.check_room(resources.cpu, resources.gpu)
         nodes = check_nodes(self.run.path, self.info.get("bucket") or "", scales=resources.scales)
         for finding in nodes.looks:
             self.progress.say(f"{finding.said} {finding.remedy}")
         self.recorder.checkpoints.afar = nodes.afar
+        if not resources.scales:  # on those that are left
+            _cluster.check_room(resources.cpu, resources.gpu)
         slots = _cluster.slots(
             resources.cpu, resources.gpu, resources.concurrent, scales=resources.scales
         )
@@ -174,7 +174,6 @@ class Session:
         self.ran = True
         self.sessions.append({"started": now(), "process": os.getpid(), IN_BUCKET: nodes.afar})
         self.run.write_info(sessions=self.sessions)
-        self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
         shared = _cluster.SharedData.of(self.config.data, self.dataset.fingerprint)
         data = shared.for_all_nodes(self.dataset, scales=resources.scales)
         ticks = (self.progress.tick, self.interrupt.tick, self.disk.tick)
@@ -182,6 +181,7 @@ class Session:
             self.recorder, self.left, limits.no_more, self.beside, self.gate, self.missing
         )
         with _cluster.MemoryWatch() as memory, self.interrupt:
+            self.progress.open(self.run.path, slots, self.recorder.of_state(*FINISHED))
             _tune.run_trials(
                 self.config,
                 _tune.trainable_of(
@@ -305,8 +305,9 @@ class Session:
             (self.run.path / "front.png").write_bytes(picture)
             self.board.picture("front", picture, len(results.trials), FRONT)
             self.board.text("chosen", chosen(results))
-        ran = sum(t["state"] != REFUSED for t in results.trials)
-        self._summarise(results.hypervolume(), len(front), ran)
+        ran = [t for t in results.trials if t["state"] != REFUSED]
+        own = sum(t.get("of") is None for t in ran)
+        self._summarise(results.hypervolume(), len(front), own, len(ran) - own)
 
     def _test(self, number: int, tasks: int) -> dict[str, Any]:
         student = Student.load(self.run.trial(number) / "student")
@@ -321,16 +322,17 @@ class Session:
         student = Student.load(self.run.trial(number) / "student")
         return fresh_score(self.config, student, self.dataset)
 
-    def _summarise(self, volume: float | None, front: int, trials: int) -> None:
+    def _summarise(self, volume: float | None, front: int, trials: int, beside: int) -> None:
         hypervolume = f", hypervolume {volume:.3f}" if volume is not None else ""
         last = self.sessions[-1] if self.ran else {}  # another session's figures are not ours
         memory = f", peak memory {last['peak_mib']} MiB" if last.get("peak_mib") else ""
         first = last.get("first_trial_s")
         after = f", first trial after {first:.0f} s" if first is not None else ""
         took = duration(time.monotonic() - self.began)
-        self.progress.say(
-            f"{counted(trials, 'trial')}, {front} on the front{hypervolume}; {took}{after}{memory}."
-        )
+        ran = counted(trials, "trial")
+        if beside:  # adapted otherwise, they are of the front too, and no line told of them
+            ran += f" and {counted(beside, 'further adaptation')} of their models"
+        self.progress.say(f"{ran}, {front} on the front{hypervolume}; {took}{after}{memory}.")
 
 
 def run_settings(config: SweepConfig) -> RunSettings:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from hypothesis import settings
+
+# Hypothesis' own, which it takes by itself on a CI that it knows: a busy machine fails nothing, and
+# what failed fails again; `pytest --hypothesis-profile default` draws anew
+settings.load_profile("ci")
+
 
 def pytest_configure() -> None:
     """Give tests a Ctrl-C that works: a background job starts with it ignored and hands that on."""

@@ -178,11 +178,13 @@ class Cluster:
         for host in self.workers:
             host.mend()
         if self.head.up():
-            for host in self.workers:
-                if not host.up():
-                    host.leave()
-                    host.join()
+            lost = [host for host in self.workers if not host.up()]
+            for host in lost:
+                host.leave()
             with suppress(RuntimeError):
+                self.wait(len(self.hosts) - len(lost), within_s=40)  # the head has noticed
+                for host in lost:
+                    host.join()
                 self.wait(len(self.hosts), within_s=40)
                 return
         self.stop()
@@ -230,13 +232,13 @@ sys.exit(100 + sum(node.state == GcsNodeInfo.GcsNodeState.ALIVE for node in know
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Have three hosts with Ray on them, and take all of it away again."""
+def cluster(nodes: int = HOSTS) -> Iterator[Cluster]:
+    """Have three hosts with Ray on the first of them, and take all of it away again."""
     with tempfile.TemporaryDirectory(prefix="ft", ignore_cleanup_errors=True) as made:
         ours = Cluster(Path(made))
         try:
             ours.build()
-            ours.start()
+            ours.start(ours.hosts[:nodes])
             yield ours
         finally:
             ours.take_down()

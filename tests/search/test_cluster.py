@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from search import _cluster
 from search._cluster import MemoryWatch, SharedData, check_room, connected, slots, tree_mib
 from search.config import DataConfig
 from search.errors import UserError
+from tests.processes import ROOT
 from trainables import _data
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from multiprocessing.synchronize import Event
 
 BOTH = [{"CPU": 2.0}, {"CPU": 8.0, "GPU": 1.0}]
@@ -69,11 +72,73 @@ def test_no_cluster_at_an_address_is_the_users_error(monkeypatch: pytest.MonkeyP
         pytest.fail("connected to nothing")
 
 
-def test_a_ray_client_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.cluster
+def test_without_an_address_a_ray_of_its_own_is_started_whatever_the_environment_names() -> None:
+    asked = "import ray, search._cluster as c\nwith c.connected(): print(len(ray.nodes()))"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_a_driver_is_no_ray_client_and_told_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    said = r"ray://head:10001 is the address of a Ray client.*`ray job submit -- fewtune sweep FILE"
+    said = r"a Ray client, which is none; .*`fewtune sweep FILE --address ray://head:10001`"
     with pytest.raises(UserError, match=said), connected("ray://head:10001"):
         pytest.fail("connected by a client")
+
+
+@pytest.fixture
+def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a port where somebody answers, but no Ray."""
+    monkeypatch.setattr(_cluster, "PAUSE_S", 0)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"ray://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(("refusals", "turns"), [(0, 1), (2, 3)])
+def test_a_client_is_taken_at_the_third_turn_at_the_latest(
+    refusals: int, turns: int, listening: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def init(address: str, **_: Any) -> None:
+        asked.append(address)
+        if len(asked) <= refusals:
+            raise ConnectionAbortedError("Initialization failure from server:\nit is gone")
+
+    monkeypatch.setattr(ray, "init", init)
+    with _cluster.client(listening):
+        assert asked == [listening] * turns
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ConnectionAbortedError("failure from server:\nit is gone"),
+            r"client: it is gone\. Either",
+        ),
+        (ConnectionError("ray client connection timeout"), r"timeout\. .* another token than its"),
+        (
+            RuntimeError("Version mismatch: 3.10\nmore"),
+            r"mismatch: 3\.10\. It has to have the versi",
+        ),
+    ],
+)
+def test_a_client_that_is_not_taken_is_told_why(
+    error: Exception, said: str, listening: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match=said), _cluster.client(listening):
+        pytest.fail("taken")
 
 
 def share() -> tuple[SharedData, _data.Dataset]:

@@ -45,6 +45,13 @@ def test_a_silent_node_stops_a_sweep():
     assert "a: it did not answer in time" in found[0].said
 
 
+def test_a_node_that_is_lost_while_it_is_asked_stops_nothing():
+    lost: Answer[Facts] = Answer(node("b"), None, "it is not schedulable", lost=True)
+    found = findings.of_answers([Answer(node("a"), facts()), lost], "/runs")
+    assert states(found) == ["fine", "look", "fine", "fine", "fine"]
+    assert found[1].said == "b was lost while it was asked."
+
+
 def test_a_storage_that_one_node_lacks_is_told():
     (found,) = findings.of_storage({"a": facts(), "b": facts(storage="no such directory")}, "/runs")
     assert (found.state, found.said) == ("stops", "b cannot use /runs: no such directory.")

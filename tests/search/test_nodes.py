@@ -87,6 +87,57 @@ def test_each_question_is_bound_to_its_node(monkeypatch):
     assert gone == [True]
 
 
+def fail_with(monkeypatch, failures):
+    """Have some nodes fail when they are asked, by their ids; the others answer well."""
+
+    class Task:
+        def options(self, scheduling_strategy):
+            self.node = scheduling_strategy.node_id
+            return self
+
+        def remote(self, asked):
+            return self.node
+
+    def get(reference, timeout):
+        if reference in failures:
+            raise failures[reference]
+        return "well"
+
+    monkeypatch.setattr(ray, "remote", lambda **held: lambda function: Task())
+    monkeypatch.setattr(ray, "get", get)
+
+
+def test_a_node_that_goes_down_while_it_is_asked_is_lost_and_one_that_is_slow_is_not(monkeypatch):
+    here, gone, slow = (Node(name, name * 56, {}) for name in "123")
+    unknown = ray.exceptions.TaskUnschedulableError("its node does not exist any more")
+    fail_with(monkeypatch, {gone.id: unknown, slow.id: ray.exceptions.GetTimeoutError()})
+    monkeypatch.setattr(_nodes, "nodes", lambda: [here, slow])
+    answers = on_every_node(where, 7, among=[here, gone, slow])
+    assert [one.said for one in answers] == ["well", None, None]
+    assert [one.lost for one in answers] == [False, True, False]
+
+
+def test_a_node_that_dies_while_it_answers_is_lost_and_gone_when_trials_are_planned(monkeypatch):
+    here, dying = Node("1", ONE, {}), Node("2", TWO, {})
+    looks = []
+
+    def nodes():
+        """Ray takes a while to know what it has just said itself."""
+        looks.append(1)
+        return [here, dying] if len(looks) < 3 else [here]
+
+    died = ray.exceptions.NodeDiedError("the node it was running on is dead")
+    fail_with(monkeypatch, {TWO: died})
+    monkeypatch.setattr(_nodes, "nodes", nodes)
+    monkeypatch.setattr(_nodes, "LOOK_S", 0.0)
+    answers = on_every_node(where, 7, among=[here, dying])
+    assert [one.lost for one in answers] == [False, True]
+    assert len(looks) == 3
+    monkeypatch.setattr(_nodes, "NOTICED_S", 0.0)
+    looks.clear()
+    assert [one.lost for one in on_every_node(where, 7, among=[here, dying])] == [False, True]
+
+
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_here")
 def test_a_real_node_answers_and_a_sweep_may_begin(tmp_path):

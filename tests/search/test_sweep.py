@@ -223,7 +223,7 @@ def test_a_process_that_dies_before_a_trial_has_begun_in_it(
 
 
 def test_trials_stopped_early_are_pruned_and_keep_what_they_had(tmp_path: Path) -> None:
-    early = {"enabled": True, "grace": 0.2, "reduction": 2.0}
+    early = {"enabled": True, "grace": 0.2, "reduction": 2.0, "tolerance": 0.0}
     path = sweep.run_sweep(
         config(budget={"trials": 12, "iterations": 10}, early_stopping=early),
         name="early", storage=tmp_path,
@@ -237,6 +237,20 @@ def test_trials_stopped_early_are_pruned_and_keep_what_they_had(tmp_path: Path) 
         assert trial["stopped"].startswith("stopped early at meta-iteration")
         assert trial["reports"]
         assert trial["reports"][-1]["iteration"] < 10
+
+
+def test_ctrl_c_as_the_trials_are_announced_stops_it_as_at_any_other_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def announce(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("search.session.Progress.open", announce)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_sweep(config(), name="early-stop", storage=tmp_path)
+    assert f"`fewtune resume {tmp_path / 'early-stop'}` goes on." in capsys.readouterr().err
+    run = RunDir.open(tmp_path / "early-stop")
+    assert run.info()["sessions"][0]["why"] == "interrupted"
 
 
 def test_the_wall_clock_ends_a_sweep(tmp_path: Path) -> None:
