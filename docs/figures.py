@@ -17,7 +17,6 @@ import socket
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ HERE = Path(__file__).parent
 MOST = 200_000  # bytes of a picture
 COLOURS = 128  # of its palette
 PATIENCE_S = 90
+PLAIN_COLOURS, PLAIN_SHARE = 50, 0.98  # of an empty page: its colours, and what the first fills
 SETTLE_S = 2.0  # what a page takes to draw what has just come into view
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
          "--no-first-run", "--hide-scrollbars")  # fmt: skip
@@ -96,7 +96,7 @@ def main() -> None:
             for name, shot in BOARD.items():
                 window.get("about:blank")  # the name of a dashboard alone loads nothing anew
                 window.get(f"{address}/#{shot.page}")
-                save(args.out / f"{name}.png", taken(window, shot))
+                save(args.out / f"{name}.png", loaded(window, shot))
 
 
 @contextmanager
@@ -149,6 +149,22 @@ def taken(window: webdriver.Chrome, shot: Shot) -> bytes:
     return base64.b64decode(window.get_screenshot_as_base64())
 
 
+def loaded(window: webdriver.Chrome, shot: Shot) -> bytes:
+    """Return the picture when something is to be seen, or when that takes too long."""
+    deadline = time.monotonic() + PATIENCE_S
+    while blank(picture := taken(window, shot)) and time.monotonic() < deadline:
+        pass
+    return picture
+
+
+def blank(picture: bytes) -> bool:
+    """Tell whether a picture shows no more than a page that is still empty."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    colours = image.getcolors(2**24) or []
+    most = max(count for count, _ in colours) / (image.width * image.height)
+    return len(colours) <= PLAIN_COLOURS or most >= PLAIN_SHARE
+
+
 def save(file: Path, picture: bytes) -> None:
     """Write a picture with few colours.
 
@@ -173,7 +189,7 @@ def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address) as answer:
             return bool(answer.status == 200 and b"trial" in answer.read())
-    except urllib.error.URLError:
+    except OSError:  # nobody there yet, or a connection that is dropped
         return False
 
 

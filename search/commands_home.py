@@ -125,7 +125,10 @@ def adapt(
 @set_option
 @json_option
 def verify(*, bundle: Path, overrides: tuple[str, ...], as_json: bool) -> int:
-    """Check a bundle's files and evaluate its student again; exit code 1 where it differs."""
+    """Check a bundle's files and evaluate its student again.
+
+    The exit code is 1 where a number differs, and 2 where a file is not as exported.
+    """
     from search.verify import verify as verify_bundle
 
     with tidy_stdout():

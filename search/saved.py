@@ -59,6 +59,22 @@ def _guide(student: Student, classes: Sequence[str], copied: Sequence[str]) -> s
             "that it comes from says what an image must be like."
         ),
     ]
+    if f"{PREDICTION}.pt2" in copied:
+        parts.append(f"""With torch and numpy alone:
+
+```python
+import json
+import numpy as np
+import torch
+
+student = torch.export.load("{PREDICTION}.pt2").module()
+adapted = [torch.from_numpy(value) for value in np.load("{TENSORS}").values()]  # in this order
+images = torch.zeros(3, {spec.channels}, {spec.size}, {spec.size}, dtype=torch.uint8)  # yours
+with torch.inference_mode():
+    probabilities = student(images, *adapted)
+names = json.load(open("{CLASSES}"))["classes"]
+print([names[i] for i in probabilities.argmax(1)])
+```""")
     if f"{PREDICTION}.onnx" in copied:
         parts.append(f"""With numpy and onnxruntime alone:
 

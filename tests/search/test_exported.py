@@ -267,7 +267,7 @@ def run_alone(folder, program, forbidden):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("int8", [False, True])
 def test_the_lines_of_the_readme_run_where_nothing_of_fewtune_is(tmp_path, int8):
-    one = bundles.student(pattern="011", **COLOUR)
+    one = bundles.student(pattern="011" if int8 else "001", **COLOUR)
     sweep = {"evaluation": {"validation_tasks": 4, "quick_tasks": 2},
              "data": {"queries": 5, "size": bundles.SIZE, "channels": 3}}  # fmt: skip
     run = bundles.run(tmp_path / "run", [(0.9, 900, 1.0)], kept=one, sweep=sweep)
@@ -278,8 +278,17 @@ def test_the_lines_of_the_readme_run_where_nothing_of_fewtune_is(tmp_path, int8)
     assert (home / "model.int8.safetensors").is_file() == int8
     text = (home / "README.md").read_text()
     by_torch, by_onnx = re.findall(r"alone:\n\n```python\n(.*?)```", text, re.DOTALL)
+    noted = re.findall(r"as it was loaded\.\n\n```python\n(.*?)```", text, re.DOTALL)
+    assert len(noted) == (one.spec.pattern == "001")  # the head alone
+    others = "support = support.flip(2)\n"  # not those that were traced
+    again = "with torch.inference_mode():\n    adapted = traced(support, labels)\n"
+    again += "    probabilities = student(query, *adapted)\n"
     student = read_bundle(home).student
-    for program, forbidden in ((by_torch, OWN + ONNX), (by_onnx, (*OWN, "torch", *ONNX[:2]))):
+    for program, forbidden in (
+        (by_torch, OWN + ONNX),
+        *((by_torch + lines + others + again, OWN + ONNX) for lines in noted),
+        (by_onnx, (*OWN, "torch", *ONNX[:2])),
+    ):
         told = run_alone(tmp_path, program, forbidden)
         assert told["probabilities"].shape == (3, 2)
         adapted = student.adapt(told["support"], told["labels"].argmax(1), 2)
