@@ -112,9 +112,13 @@ def test_adaptation_gives_every_row(data, monkeypatch, single):
     tasks = list(Sampler(data.test, data, TaskShape(5, 1, 1), "cpu").fixed(0, 2, 1))
     rows += adaptation.timed(args, cases, 2, tasks)
     assert {row.id: row.floor for row in rows} == {
+        "glyphs_4_shared_T1_full_accuracy": 0.3,
         "glyphs_4_shared_T1_drop": 0.01,
+        "glyphs_4_shared_T2_full_accuracy": 0.3,
         "glyphs_4_shared_T2_drop": 0.01,
+        "glyphs_4_prototype_T1_full_accuracy": 0.3,
         "glyphs_4_prototype_T1_drop": 0.01,
+        "glyphs_4_prototype_T2_full_accuracy": 0.3,
         "glyphs_4_prototype_T2_drop": 0.01,
         "glyphs_4_shared_T2_speedup": 20.0,
         "glyphs_4_prototype_T2_speedup": 20.0,

@@ -109,10 +109,10 @@ def read_offline(file: Path) -> dict[str, Any]:
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_here", "fake_method")
 def test_both_show_every_trial_once_with_our_names_and_how_it_ended(tmp_path: Path) -> None:
-    early = {"enabled": True, "grace": 0.2, "reduction": 2.0}
+    early = {"enabled": True, "grace": 0.2, "reduction": 2.0, "tolerance": 0.0}
     followed = config(
         budget={"trials": 12, "iterations": 10}, early_stopping=early, loggers=BOTH,
-        space=fixed(sick="wide"),
+        space=fixed(sick="wide"), resources={"concurrent": 1},  # who is stopped is no chance then
     )  # fmt: skip
     path = sweep.run_sweep(followed, name="letters", storage=tmp_path)
     trials = [t for t in load_results(path).trials if t["state"] != "REFUSED"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
-TRIALS = 6
+TRIALS, REPORTS = 6, 10
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +48,11 @@ def wait_for(run: Path, ready: Any, driver: subprocess.Popen[bytes]) -> None:
 
 
 def in_the_middle(run: RunDir) -> bool:
-    """Two trials have ended, and one that runs has a checkpoint."""
+    """Two trials have ended, and one that is not about to has a checkpoint."""
     results = run.results()
     done = sum(r["state"] in FINISHED for r in results)
-    running = [r["id"] for r in results if r["state"] == "RUNNING"]
-    return done >= 2 and any((run.trial(i) / "checkpoint.json").exists() for i in running)
+    running = [r for r in results if r["state"] == "RUNNING" and len(r["reports"]) <= REPORTS // 2]
+    return done >= 2 and any((run.trial(r["id"]) / "checkpoint.json").exists() for r in running)
 
 
 def tidied(run: RunDir) -> None:
@@ -143,7 +143,7 @@ def test_asked_once_it_saves_the_trials_and_stops_and_says_how_to_go_on(
     No checkpoint is due by itself for an hour: what the trials go on from was saved for Ctrl-C.
     """
     path = tmp_path / "stopped"
-    slow = ("--checkpoint-s", "3600", "--pause-s", "0.3")  # no trial ends between look and signal
+    slow = ("--checkpoint-s", "3600", "--pause-s", "0.3")  # three seconds from halfway to the end
     driver = start("sweep", str(tmp_path), "stopped", "4", *slow)
     wait_for(path, lambda run: any(r["state"] in FINISHED for r in run.results()), driver)
     wait_for(path, halfway, driver)
@@ -170,8 +170,14 @@ def test_asked_once_it_saves_the_trials_and_stops_and_says_how_to_go_on(
 
 
 def halfway(run: RunDir) -> bool:
-    """A trial that runs has reported more than once."""
-    return any(r["state"] == "RUNNING" and len(r["reports"]) > 1 for r in run.results())
+    """Two trials run and have reported, and one has half of its reports to come.
+
+    One that is nearly done ends before the signal reaches it, as those do that began with the first
+    trial to end; one that has yet to report may do so after its state was asked for.
+    """
+    running = [len(r["reports"]) for r in run.results() if r["state"] == "RUNNING"]
+    amid = len(running) == 2 and all(0 < reports <= REPORTS - 3 for reports in running)
+    return amid and any(1 < reports <= REPORTS // 2 for reports in running)
 
 
 def test_ctrl_c_twice_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +204,7 @@ def trial_ends(journal: str) -> list[int]:
 
 
 def test_a_run_that_is_driven_is_not_driven_twice(tmp_path: Path) -> None:
-    driver = start("sweep", str(tmp_path), "busy", "4")
+    driver = start("sweep", str(tmp_path), "busy", "40")  # until it is killed
     wait_for(tmp_path / "busy", lambda run: (run.path / "driver.lock").exists(), driver)
     second = subprocess.run(
         [sys.executable, "-m", "tests.drive", "resume", str(tmp_path / "busy")],

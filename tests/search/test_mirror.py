@@ -316,10 +316,11 @@ def test_a_bucket_that_fails_in_the_middle_is_told_once_and_asked_again(
 def test_a_last_state_that_cannot_be_copied_is_told(
     run: RunDir, bucket: Memory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Mirror(run, bucket, every_s=0.01, last_s=0.2):
+    with Mirror(run, bucket, every_s=0.01, last_s=0.2) as mirror:
         until(lambda: "manifest.json" in bucket.objects)
         bucket.sick[:] = [0]
         begun(run, 0)
+        until(lambda: mirror._last is not None)
     said = capsys.readouterr().err
     assert f"The last state of the run could not be copied to {ADDRESS}: it answers SLOW" in said
     assert f"`fewtune resume {run.path}` copies it" in said

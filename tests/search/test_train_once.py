@@ -14,6 +14,7 @@ from search._tune import StudySearcher
 from search.adaptations import further_settings
 from search.config import SweepConfig
 from search.further import FurtherTrials
+from search.progress import counted
 from search.recorder import Recorder
 from search.results import load_results
 from search.rundir import RunDir
@@ -153,7 +154,9 @@ def test_a_torn_store_is_named_and_the_model_trained_again(sweep: Any) -> None:
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("ray_here")
-def test_further_adaptations_are_trials_beside_the_budget(tmp_path: Path) -> None:
+def test_further_adaptations_are_trials_beside_the_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A sweep counts each training once, whatever it was scored under, also on resume."""
     values = {"student.width": 4, "student.depth": 2, "meta_batch": 2, "inner_steps": 1}
     small: dict[str, Any] = {
@@ -176,6 +179,8 @@ def test_further_adaptations_are_trials_beside_the_budget(tmp_path: Path) -> Non
     beside = [t for t in results.trials if t["of"] is not None]
     assert len(own) == 2
     assert beside
+    said = f"2 trials and {counted(len(beside), 'further adaptation')} of their models, "
+    assert said in "".join(capsys.readouterr())
     assert {t["of"] for t in beside} <= {t["id"] for t in own}
     assert {t["state"] for t in results.trials} == {"COMPLETE"}
     for trial in results.trials:
