@@ -30,6 +30,9 @@ OWN_IMAGES = (  # these need no FEWTUNE_DATA
     "take_home",
     "train_once",
     "simulated_search",
+    "simulated_search_wide",
+    "simulated_search_strict",
+    "simulated_search_wide_strict",
     "driver",
     "empty_trials",
     "hosts",
@@ -40,7 +43,7 @@ ARMS = "alone,paper_kl,inner_tenth,outer_tau1,alone_views,outer_views"
 # was measured once, and is held against its floors alone
 COMMANDS: dict[str, str] = {
     "adaptation": "adaptation --iterations 400 --validation-tasks 300 --test-tasks 400",
-    "meta_training": "meta_training --rounds 3",
+    "meta_training": "meta_training",
     "roofline": "roofline",
     "loading": "loading --rounds 3",
     "prediction": "prediction",
@@ -52,6 +55,19 @@ COMMANDS: dict[str, str] = {
     "pattern_choice": "pattern_choice",
     "recorded_omniglot": "recorded",
     "simulated_search": "simulated_search",
+    "recorded_omniglot_wide": (
+        "recorded --widths 8,64 --configurations 240 --iterations 160 --processes 2 "
+        "--name recorded_omniglot_wide"
+    ),
+    "simulated_search_wide": (
+        "simulated_search --table recorded_omniglot_wide --params 10000 "
+        "--name simulated_search_wide"
+    ),
+    "simulated_search_strict": "simulated_search --tolerance 0 --name simulated_search_strict",
+    "simulated_search_wide_strict": (
+        "simulated_search --table recorded_omniglot_wide --params 10000 --tolerance 0 "
+        "--name simulated_search_wide_strict"
+    ),
     "driver": "driver",
     "empty_trials": "empty_trials",
     "hosts": "hosts",

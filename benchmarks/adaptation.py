@@ -8,14 +8,17 @@ meta-trained students, at the number of steps that the full pattern takes; what 
 then measured on test classes, paired. All contenders of a setting take turns in each round, and a
 ratio is the median over rounds. The chosen pattern and the full one run on one thread. Against a
 peer there are two figures: both on one thread, and both in their fastest form, one or two threads,
-and for a peer images first or channels last, whichever trial rounds of their own find.
+and for a peer images first or channels last, by its median over all rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, groupby
+from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +28,6 @@ from benchmarks.models import SHOTS, WAYS, Recipe, student
 from benchmarks.record import Row, save
 from benchmarks.timing import (
     Contender,
-    best_form,
     in_turns,
     milliseconds,
     ratio,
@@ -49,21 +51,22 @@ if TYPE_CHECKING:
     from trainables._data import Dataset
 
 EPSILON = 0.01
+LEARNED = 1.5 / WAYS  # a student's accuracy with every layer; near 1 / WAYS no drop says anything
 STEPS = {5: 10.0, 10: 20.0}  # T -> how many times faster the choice must be than the full pattern
 PEER_FLOOR = 1.5  # times faster than any peer, all of them on all layers
 EVERY_LAYER = full(5)
 TIMED_TASKS = 8  # different tasks that timed runs go round
 PEERS = {"higher": peers.by_higher, "by hand": peers.by_hand}
-TAUGHT: Mapping[str, Mapping[str, float]] = {  # what these need beyond a few hundred iterations
-    "cifar-fs": {"iterations": 1000, "inner_steps": 3, "outer_rate": 5e-3},
+TAUGHT: Mapping[str, Mapping[str, int]] = {  # what these need beyond a few hundred iterations
+    "cifar-fs": {"iterations": 1000, "inner_steps": 3},
 }
 HEADS = ("shared", "prototype")  # the first is a linear head to a peer
 
 
 def recipe_of(source: str, width: int, head: str, iterations: int) -> Recipe:
-    """How a student is taught: as ``distillation`` does where a short training is too little."""
+    """How a student is taught: for longer, in fewer steps, where a short training is too little."""
     recipe = Recipe(source, width, head, iterations)
-    return replace(recipe, **TAUGHT.get(source, {}))  # type: ignore[arg-type]  # counts are whole
+    return replace(recipe, **TAUGHT.get(source, {}))  # type: ignore[arg-type]  # not words
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ def case(args: argparse.Namespace, data: Dataset, recipe: Recipe) -> tuple[Case,
     rows = []
     for steps, pattern in chosen.items():
         kept, half = evaluate.interval(test.of(EVERY_LAYER, steps))
+        accuracy_id, words = f"{name}_T{steps}_full_accuracy", f"+-{half:.4f}, test classes"
+        rows.append(Row(accuracy_id, kept, "share", "higher", LEARNED, "chance", words))
         drop, drop_half = evaluate.interval(test.of(EVERY_LAYER, steps) - test.of(pattern, steps))
         detail = (
             f"{pattern}, test classes, paired over {args.test_tasks} tasks, +-{drop_half:.4f}; "
@@ -206,7 +211,7 @@ def timed(
 ) -> list[Row]:
     """Speeds at T of the students of one width on one source, all in the same rounds."""
     linear = cases[HEADS[0]]
-    contenders = []
+    contenders, chosen = [], {}
     for head, one in cases.items():
         contenders += [
             Contender(f"{head} chosen", ours(one, one.chosen[steps], steps, tasks)),
@@ -215,13 +220,17 @@ def timed(
     run = ours(linear, EVERY_LAYER, steps, tasks)
     forms = {"ours": [Contender(threads_said(n), run, n) for n in peers.THREADS]}
     forms |= {name: peer(adapter, linear, steps, tasks) for name, adapter in PEERS.items()}
-    chosen = {}
-    for name, several in forms.items():
+    named = {
+        name: [replace(form, name=f"{name}, {form.name}") for form in several]
+        for name, several in forms.items()
+    }
+    contenders += [form for several in named.values() for form in several]
+    times = in_turns(contenders, rounds=args.rounds, repeats=args.repeats)
+    for name, several in named.items():
         single = [form for form in several if form.threads == 1]
         for key, some in ((name, several), (f"{name} one thread", single)):
-            best, chosen[key] = best_form(some, name=key, repeats=args.repeats)
-            contenders.append(best)
-    times = in_turns(contenders, rounds=args.rounds, repeats=args.repeats)
+            chosen[key] = min((form.name for form in some), key=partial(milliseconds, times))
+            times[key] = times[chosen[key]]
 
     def row(name: str, slow: str, fast: str, floor: float, words: str) -> Row:
         found = ratio(times, slow, fast)
@@ -238,30 +247,42 @@ def timed(
     for name in PEERS:
         for threads in ("", " one thread"):
             slow, fast = name + threads, "ours" + threads
-            words = f"every layer, ours on {chosen[fast]}, {name} with {chosen[slow]}: "
+            words = f"every layer; {chosen[fast]}; {chosen[slow]}: "
             row_id = f"{linear.name}_T{steps}_full_against_{slow.replace(' ', '_')}"
             rows.append(row(row_id, slow, fast, PEER_FLOOR, words))
     return rows
+
+
+def measured(
+    args: argparse.Namespace, source: str, width: int
+) -> tuple[list[Row], list[dict[str, object]]]:
+    """Rows and recipes of the students of one width on one source."""
+    data = load(source, root=None)
+    rows: list[Row] = []
+    cases, recipes = {}, []
+    torch.set_num_threads(args.threads)
+    for head in HEADS:
+        recipe = recipe_of(source, width, head, args.iterations)
+        cases[head], said = case(args, data, recipe)
+        rows += said
+        recipes.append(vars(recipe))
+    sampler = Sampler(data.test, data, TaskShape(WAYS, SHOTS, 1), "cpu")
+    tasks = list(sampler.fixed(TEST_SEED, TIMED_TASKS, 1))
+    for steps in STEPS:
+        rows += timed(args, cases, steps, tasks)
+    return rows, recipes
 
 
 def main() -> None:
     """Trains or reads every student, chooses, and times."""
     args = arguments()
     rows, recipes = [], []
-    for source in args.data.split(","):
-        data = load(source, root=None)
-        for width in (int(word) for word in args.widths.split(",")):
-            cases = {}
-            torch.set_num_threads(args.threads)
-            for head in HEADS:
-                recipe = recipe_of(source, width, head, args.iterations)
-                cases[head], said = case(args, data, recipe)
-                rows += said
-                recipes.append(vars(recipe))
-            sampler = Sampler(data.test, data, TaskShape(WAYS, SHOTS, 1), "cpu")
-            tasks = list(sampler.fixed(TEST_SEED, TIMED_TASKS, 1))
-            for steps in STEPS:
-                rows += timed(args, cases, steps, tasks)
+    jobs = [(args, s, int(w)) for s in args.data.split(",") for w in args.widths.split(",")]
+    # each in a process of its own: how memory lies after the others' passes is none of its times
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for found, taught in pool.map(measured, *zip(*jobs, strict=True)):
+            rows += found
+            recipes += taught
     save(args.name, rows, settings=vars(args), students=recipes)
 
 
