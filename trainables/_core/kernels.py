@@ -53,7 +53,7 @@ class Window:
         return max(1, MOST_INDICES // self.looks)
 
 
-# rows to add up and where each sum starts; or numbers to pick and the one in front of all
+# rows to add up and where each sum starts
 Lists = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -88,11 +88,11 @@ def _to_scatter(window: Window, images: int, device: torch.device) -> Lists:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(mode=False)
-def _to_pick(window: Window, channels: int, device: torch.device) -> Lists:
-    """Of every number that is looked at in one image its place behind a 0, the padding; and it."""
+def _to_pick(window: Window, channels: int, device: torch.device) -> torch.Tensor:
+    """Of every number that is looked at in one image its place behind a 0, the padding."""
     seen = looks_at(window).to(device)[:, None]
     places = (seen - 1) * channels + torch.arange(1, channels + 1, device=device)
-    return torch.where(seen > 0, places, 0).view(-1), torch.zeros(1, 1, device=device)
+    return torch.where(seen > 0, places, 0).view(-1)
 
 
 def bags_of(window: Window) -> tuple[Lists, Lists]:
@@ -153,13 +153,13 @@ def _number_by_number(pixels: torch.Tensor, window: Window) -> torch.Tensor:
     """The same for images, whose rows of a few numbers are not worth adding up."""
     channels = pixels.shape[1]
     images = pixels.reshape(-1, window.height * window.width * channels)
-    return _picked(images, _to_pick(window, channels, pixels.device))
+    padding = images.new_zeros(len(images), 1)
+    return _picked(images, padding, _to_pick(window, channels, pixels.device))
 
 
-def _picked(images: torch.Tensor, lists: Lists) -> torch.Tensor:
-    places, padding = lists
-    framed = torch.cat([padding.expand(len(images), 1), images], 1)
-    return framed.index_select(1, places)
+def _picked(images: torch.Tensor, padding: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    # whole padding: with one number expanded torch's cat takes its slower way
+    return torch.cat((padding, images), 1).index_select(1, places)
 
 
 def looker(
@@ -168,8 +168,8 @@ def looker(
     """``gathered`` for maps of one shape, which need not look for their index lists again."""
     taps = window.kernel**2 * channels
     if channels <= FEW:
-        pick = _to_pick(window, channels, device)
-        return lambda pixels: _picked(pixels.reshape(images, -1), pick).view(-1, taps)
+        places, padding = _to_pick(window, channels, device), torch.zeros(images, 1, device=device)
+        return lambda pixels: _picked(pixels.reshape(images, -1), padding, places).view(-1, taps)
     if images > window.turn:
         return lambda pixels: gathered(pixels, window, images)
     lists = _to_gather(window, images, device)

@@ -37,6 +37,8 @@ class Room(NamedTuple):
     probabilities: Sequence[torch.Tensor]  # of every step [M, N], for softmax
     errors: Sequence[torch.Tensor]  # of every step [2 M, N], both
     stacked: torch.Tensor  # [2 TURN, M, N], all of it: its sum is that of the errors
+    ones: torch.Tensor  # [M]
+    pair: torch.Tensor  # [2, 1], ones too
 
     @classmethod
     def of(cls, labels: Labels) -> Room:
@@ -44,7 +46,9 @@ class Room(NamedTuple):
         images, ways = labels.target.shape
         both = labels.target.new_empty(TURN, 2 * images, ways)
         both[:, images:] = -labels.target
-        return cls(both[:, :images].unbind(), both.unbind(), both.view(-1, images, ways))
+        ones = both.new_ones(images)
+        stacked = both.view(-1, images, ways)
+        return cls(both[:, :images].unbind(), both.unbind(), stacked, ones, ones[:2].view(2, 1))
 
 
 @lru_cache(maxsize=64)
@@ -84,12 +88,11 @@ def lone_head(
     last = alone(through, meta, support, stats, None)
     f = last.view(images, -1)
     gram = torch.mm(f, f.t())
-    w, times, b, z = _start(head, meta, f, gram, labels)
-    gram.add_(1)
-    gram_twice = torch.cat((gram, gram), 1)
-    del gram
+    w, w_times, b, b_times, z = _start(head, meta, f, gram, labels)
     on_cpu = labels.target.is_cpu  # elsewhere every task has labels of its own
-    probabilities, errors, stacked = _kept_room(labels, get_ident()) if on_cpu else Room.of(labels)
+    room = _kept_room(labels, get_ident()) if on_cpu else Room.of(labels)
+    probabilities, errors, stacked, ones, pair = room
+    gram_twice = torch.add(gram.unsqueeze(1), pair).view(images, -1)
     step, turns = -rate / images, None
     tick()
     if z is None:  # every class alike: softmax says 1 / N, whatever the logits are
@@ -109,8 +112,8 @@ def lone_head(
         tick()
     torch.softmax(z, 1, out=probabilities[at])
     total = _added_up(turns, stacked[: 2 * at + 2])
-    w = torch.addmm(w, total.t(), f, beta=times, alpha=step)
-    b = torch.add(b, total.sum(0), alpha=step)
+    w = torch.addmm(w, total.t(), f, beta=w_times, alpha=step)
+    b = torch.addmv(b, total.t(), ones, beta=b_times, alpha=step)
     tick()
     return last, {HEAD_W: w.unsqueeze(0), HEAD_B: b.unsqueeze(0)}
 
@@ -127,25 +130,24 @@ def _start(
     f: torch.Tensor,
     gram: torch.Tensor,
     labels: Labels,
-) -> tuple[torch.Tensor, float, torch.Tensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, float, torch.Tensor, float, torch.Tensor | None]:
     """What a task starts with.
 
     Returns:
-        Weights but for a number that they are to be taken times; that number; biases; and the
-        images' logits, None for logits that are the same of every class.
+        Weights, and biases, each but for a number that they are to be taken times, and behind each
+        that number; and the images' logits, None for logits that are the same of every class.
     """
     if head.kind == "shared":
         ways = labels.target.shape[1]
-        return meta["head.weight"].expand(ways, -1), 1.0, meta["head.bias"].expand(ways), None
+        weight, bias = meta["head.weight"], meta["head.bias"]
+        return weight.expand(ways, -1), 1.0, bias.expand(ways), 1.0, None
     scale, once = meta["head.scale"], labels.shots == 1
     means = f if once else labels.means(f)
+    # one image a class is its own prototype, whose square is there already
     squares = gram.diagonal() if once else (means * means).sum(1)
     if scale.is_cuda:  # its number would be waited for
         w, b = means * (2 * scale.abs()), squares * -scale.abs()
-        return w, 1.0, b, torch.addmm(b, f, w.t())
+        return w, 1.0, b, 1.0, torch.addmm(b, f, w.t())
     number = abs(scale.item())
-    b = squares * -number
-    # one image a class is its own prototype, and its products with the others are there already
-    twice = 2 * number
-    z = torch.add(b, gram, alpha=twice) if once else torch.addmm(b, f, means.t(), alpha=twice)
-    return means, twice, b, z
+    z = torch.addmm(squares, f, means.t(), beta=-number, alpha=2 * number)
+    return means, 2 * number, squares, -number, z
