@@ -4,9 +4,11 @@
 
 A simulated clock stands for the workers: each trial reports eight times and lasts as long as a
 seeded draw says. Once every worker has its trial, what is timed is all that the driver does while a
-tenth of the trials ends and is replaced: the sampler, the scheduler, the journal and the files;
-what it keeps is traced in the tenth after the first and in the one before the last, since tracing
-slows it down. A study of 2,000 finished observations is asked alone.
+tenth of the trials ends and is replaced: the sampler, the scheduler, the journal and the files. The
+last tenth and the first one of a second driver go in turns, each in a process of its own: a machine
+may change its speed while the tenths between go by. What a driver keeps is traced in the tenth
+after the first and in the one before the last, since tracing slows it down. A study of 2,000
+finished observations is asked alone.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ import statistics
 import tempfile
 import time
 import tracemalloc
-from dataclasses import dataclass
-from itertools import pairwise
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +46,8 @@ REPORTS, ITERATIONS = 8, 80
 STEP_FLOOR, ASK_FLOOR_MS = 1.5, 100.0
 SHARE = 10  # the first and the last tenth are compared
 TRACED = (1, SHARE - 2)  # the tenths whose memory is traced, counted from 0
-MIB = 2**20
+TURNS = 50  # of the last tenth and the first
+HELD: list[Sweep] = []  # in a process of its own the one that is driven there
 
 
 def arguments() -> argparse.Namespace:
@@ -76,14 +79,6 @@ def answer(config: dict[str, Value], share: float) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A moment of a driver."""
-
-    seconds: float
-    kept_kib: float  # since the mark before, where that was traced
-
-
 class Driver:
     """What a session holds of a sweep, with a clock of its own."""
 
@@ -98,10 +93,6 @@ class Driver:
         (self.student / "student" / "student.json").write_text("{}", encoding="utf-8")
         write_digest(self.student, "")
         self.seconds = 0.0  # of the driver's own
-
-    def mark(self) -> Mark:
-        """What was spent by now, and kept since tracing began."""
-        return Mark(self.seconds, tracemalloc.get_traced_memory()[0] / 1024)
 
     def start(self) -> int:
         """Asks for a trial and notes it."""
@@ -130,27 +121,72 @@ class Driver:
         return goes_on
 
 
-def drive(driver: Driver, trials: int, workers: int) -> list[Mark]:
-    """Runs until so many trials ended, every worker at work; a mark at each tenth of them."""
-    rng = np.random.default_rng(0)
-    clock: list[tuple[float, int, int]] = []  # time, trial, report
-    for _ in range(workers):
-        heapq.heappush(clock, (rng.exponential(), driver.start(), 1))
-    marks, ended, part = [driver.mark()], 0, max(1, trials // SHARE)
-    while ended < trials:
-        now, number, report = heapq.heappop(clock)
-        if driver.report(number, report):
-            heapq.heappush(clock, (now + rng.exponential(), number, report + 1))
-            continue
-        heapq.heappush(clock, (now + rng.exponential(), driver.start(), 1))
-        ended += 1
-        if ended % part == 0:
-            marks.append(driver.mark())
-            print(f"{ended} trials: {marks[-1]}", flush=True)
-            tracemalloc.stop()
-            if len(marks) - 1 in TRACED:
-                tracemalloc.start()
-    return marks
+class Sweep:
+    """A driver and its workers, every one at work, on a simulated clock."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.driver, self.rng = Driver(folder), np.random.default_rng(0)
+        self.clock: list[tuple[float, int, int]] = []  # time, trial, report
+        for _ in range(workers):
+            self._start(0.0)
+
+    def end(self, trials: int) -> float:
+        """Until so many more have ended and were replaced: the driver's seconds."""
+        before = self.driver.seconds
+        while trials:
+            now, number, report = heapq.heappop(self.clock)
+            if self.driver.report(number, report):
+                then = now + self.rng.exponential()
+                heapq.heappush(self.clock, (then, number, report + 1))
+                continue
+            self._start(now)
+            trials -= 1
+        return self.driver.seconds - before
+
+    def _start(self, now: float) -> None:
+        then = now + self.rng.exponential()
+        heapq.heappush(self.clock, (then, self.driver.start(), 1))
+
+
+def apart(folder: Path, workers: int) -> ProcessPoolExecutor:
+    """A process that drives a sweep of its own."""
+    return ProcessPoolExecutor(1, get_context("spawn"), begin, (folder, workers))
+
+
+def begin(folder: Path, workers: int) -> None:
+    """There: every worker has its trial."""
+    HELD.append(Sweep(folder, workers))
+
+
+def end(trials: int) -> float:
+    """There: the seconds of so many more."""
+    return HELD[0].end(trials)
+
+
+def kept_kib(trials: int) -> float:
+    """There: what is kept of so many more."""
+    tracemalloc.start()
+    HELD[0].end(trials)
+    kept = tracemalloc.get_traced_memory()[0] / 1024
+    tracemalloc.stop()
+    return kept
+
+
+def drive(folder: Path, trials: int, workers: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds of the last tenth and of the first, turn by turn; KiB kept of two others."""
+    part, kept = max(1, trials // SHARE), []
+    with apart(folder / "late", workers) as late, apart(folder / "early", workers) as early:
+        for tenth in range(SHARE - 1):
+            if tenth in TRACED:
+                kept.append(late.submit(kept_kib, part).result())
+            else:
+                late.submit(end, part).result()
+            print(f"{(tenth + 1) * part} trials", flush=True)
+        turn = max(1, part // TURNS)
+        seconds = [
+            [one.submit(end, turn).result() for one in (late, early)] for _ in range(part // turn)
+        ]
+    return [pair[0] for pair in seconds], [pair[1] for pair in seconds], kept
 
 
 def ask_ms(folder: Path, observations: int, asks: int) -> list[float]:
@@ -171,14 +207,19 @@ def ask_ms(folder: Path, observations: int, asks: int) -> list[float]:
     return found
 
 
-def rows_of(marks: list[Mark], part: int, asked: list[float]) -> list[Row]:
+def rows_of(
+    last: list[float], first: list[float], kept: list[float], part: int, asked: list[float]
+) -> list[Row]:
     """The last tenth of the trials against the first, and the ask."""
-    first, *_, last = ((b.seconds - a.seconds) / part * 1e3 for a, b in pairwise(marks))
-    early, late = (marks[tenth + 1].kept_kib / part for tenth in TRACED)
+    early, late = (kib / part for kib in kept)
+    ratios = sorted(a / b for a, b in zip(last, first, strict=True))
+    low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
+    ms = [sum(seconds) / part * 1e3 for seconds in (last, first)]
     return [
         Row(
-            "step_last_over_first", last / first, "x", "lower", STEP_FLOOR,
-            detail=f"{part} trials each: {last:.1f} ms and {first:.1f} ms a trial",
+            "step_last_over_first", ms[0] / ms[1], "x", "lower", STEP_FLOOR,
+            detail=f"{part} trials each, in {len(ratios)} turns: {ms[0]:.1f} ms and {ms[1]:.1f} ms "
+            f"a trial, middle half of turns {low:.2f} to {high:.2f}",
         ),
         Row(
             "memory_last_over_first", late / early, "x", "lower", STEP_FLOOR,
@@ -199,15 +240,15 @@ def main() -> None:
         if args.profile:
             profile(Path(folder), args.trials, args.workers)
             return
-        marks = drive(Driver(Path(folder)), args.trials, args.workers)
-    save(args.name, rows_of(marks, max(1, args.trials // SHARE), asked))
+        found = drive(Path(folder), args.trials, args.workers)
+    save(args.name, rows_of(*found, max(1, args.trials // SHARE), asked))
 
 
 def profile(folder: Path, trials: int, workers: int) -> None:
     """Prints where the time goes."""
     seen = cProfile.Profile()
-    driver = Driver(folder / "seen")
-    seen.runcall(drive, driver, trials, workers)
+    sweep = Sweep(folder / "seen", workers)
+    seen.runcall(sweep.end, trials)
     pstats.Stats(seen).sort_stats("cumulative").print_stats(40)
 
 
