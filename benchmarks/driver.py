@@ -172,9 +172,9 @@ def kept_kib(trials: int) -> float:
     return kept
 
 
-def drive(folder: Path, trials: int, workers: int) -> tuple[list[float], list[float], list[float]]:
+def drive(folder: Path, part: int, workers: int) -> tuple[list[float], list[float], list[float]]:
     """Seconds of the last tenth and of the first, turn by turn; KiB kept of two others."""
-    part, kept = max(1, trials // SHARE), []
+    kept = []
     with apart(folder / "late", workers) as late, apart(folder / "early", workers) as early:
         for tenth in range(SHARE - 1):
             if tenth in TRACED:
@@ -182,9 +182,8 @@ def drive(folder: Path, trials: int, workers: int) -> tuple[list[float], list[fl
             else:
                 late.submit(end, part).result()
             print(f"{(tenth + 1) * part} trials", flush=True)
-        turn = max(1, part // TURNS)
         seconds = [
-            [one.submit(end, turn).result() for one in (late, early)] for _ in range(part // turn)
+            [one.submit(end, part // TURNS).result() for one in (late, early)] for _ in range(TURNS)
         ]
     return [pair[0] for pair in seconds], [pair[1] for pair in seconds], kept
 
@@ -240,8 +239,9 @@ def main() -> None:
         if args.profile:
             profile(Path(folder), args.trials, args.workers)
             return
-        found = drive(Path(folder), args.trials, args.workers)
-    save(args.name, rows_of(*found, max(1, args.trials // SHARE), asked))
+        part = max(1, args.trials // (SHARE * TURNS)) * TURNS  # a tenth, whole in its turns
+        found = drive(Path(folder), part, args.workers)
+    save(args.name, rows_of(*found, part, asked))
 
 
 def profile(folder: Path, trials: int, workers: int) -> None:
